@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The accelerator seam: all that the machine knows of a CPU engine.
+ *
+ *      machine, devices                     accel core                    engine (kvm, soft, qtest)
+ *   irq line of a GSI ---- kernel irqchip ------------------------------> irq_set
+ *                     \--- own PIC, IOAPIC --> accel_msi_send ---------->  msi_send | lapics
+ *   MSI-X table -------- accel_msi_send, or route + irqfd -------------->  route_*, irqfd_*
+ *   regions ------------ flat view listener (slots, ioeventfds) --------> engine's own listener
+ *   vcpu loop <--------- struct vcpu_exit <------------------------------ vcpu_run
+ *
+ * Engines are listed in accel_engines[]. The engine of the running VM is accel_current().
+ * Nothing outside accel/ names KVM or the soft CPU.
+ */
+#ifndef FERRY_ACCEL_ACCEL_H
+#define FERRY_ACCEL_ACCEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "accel/x86_state.h"
+#include "base/error.h"
+
+struct accel;
+struct cpu_model;
+struct event_notifier;
+struct options;
+struct vcpu;
+
+/* Who emulates the interrupt chips. */
+enum irqchip_mode {
+    IRQCHIP_ON,    /* engine: PIC, IOAPIC, LAPIC, PIT */
+    IRQCHIP_SPLIT, /* engine: LAPIC; ferry: the others */
+    IRQCHIP_OFF,   /* ferry: all */
+};
+
+struct accel_config {
+    enum irqchip_mode irqchip;
+    bool irqchip_given; /* by the user; else the engine's default: on */
+    unsigned smp_max;
+    bool force; /* -accel kvm,force=on: run although the probe says it cannot */
+    struct options *opts; /* what the user wrote after the engine's name */
+};
+
+struct msi_message {
+    uint64_t address;
+    uint32_t data;
+};
+
+#define ACCEL_GSI_PINS 24 /* GSIs of the IOAPIC; MSI routes get numbers from here on */
+
+struct accel_ops {
+    const char *name;        /* "kvm" */
+    const char *alias;       /* "soft" for "tcg", or NULL */
+    const char *description; /* for -accel help */
+    bool has_vcpus;          /* false: qtest */
+    bool supports_irqchip[3];
+    enum irqchip_mode default_irqchip;
+
+    /* Makes the VM: probes the engine, says in one line why it cannot be used. Main thread. */
+    struct accel *(*create)(const struct accel_config *config, struct error **errp);
+    void (*destroy)(struct accel *accel);
+
+    /* CPUID that the engine and ferry can offer (before the CPU model takes its part). Returns
+     * false if the leaf has none. */
+    bool (*supported_cpuid)(struct accel *accel, uint32_t leaf, uint32_t subleaf,
+                            uint32_t regs[4]);
+
+    /* ---- vCPU: in its thread, but for vcpu_kick ---- */
+    bool (*vcpu_init)(struct vcpu *vcpu, struct error **errp);
+    void (*vcpu_destroy)(struct vcpu *vcpu);
+    /* Runs the guest until an exit and fills vcpu->exit. Also completes the last IO or MMIO read,
+     * whose data the loop has filled in. */
+    void (*vcpu_run)(struct vcpu *vcpu);
+    /* Makes a running or the next vcpu_run return VCPU_EXIT_INTR. Any thread. */
+    void (*vcpu_kick)(struct vcpu *vcpu);
+    /* Completes a pending IO or MMIO without running the guest, so that state can be taken. */
+    void (*vcpu_complete_io)(struct vcpu *vcpu);
+    bool (*vcpu_get_state)(struct vcpu *vcpu, struct x86_state *state, struct error **errp);
+    bool (*vcpu_set_state)(struct vcpu *vcpu, const struct x86_state *state,
+                           struct error **errp);
+    /* Interrupts of ferry's own LAPIC or PIC. inject: only when ready. window: exit with
+     * VCPU_EXIT_IRQ_WINDOW_OPEN as soon as it is. */
+    bool (*vcpu_interrupt_ready)(struct vcpu *vcpu);
+    void (*vcpu_inject)(struct vcpu *vcpu, uint8_t vector);
+    void (*vcpu_request_window)(struct vcpu *vcpu, bool on);
+    void (*vcpu_inject_nmi)(struct vcpu *vcpu);
+
+    /* ---- interrupts; any thread ---- */
+    void (*irq_set)(struct accel *accel, unsigned gsi, int level);
+    void (*msi_send)(struct accel *accel, const struct msi_message *msg);
+    /* Routes: add gives a GSI or -errno; nothing reaches the kernel before commit, and commit only
+     * if something changed. Machine lock held. NULL where the engine has none. */
+    int (*route_add)(struct accel *accel, const struct msi_message *msg);
+    void (*route_update)(struct accel *accel, int gsi, const struct msi_message *msg);
+    void (*route_remove)(struct accel *accel, int gsi);
+    void (*routes_commit)(struct accel *accel);
+    /* IRQCHIP_SPLIT: what the IOAPIC's pin sends, so that the engine reports its EOI. NULL msg:
+     * masked. */
+    void (*route_ioapic_pin)(struct accel *accel, unsigned pin, const struct msi_message *msg);
+    /* trigger set by anybody injects gsi; resample (or NULL) is set when a level GSI is EOIed. */
+    int (*irqfd_add)(struct accel *accel, int gsi, struct event_notifier *trigger,
+                     struct event_notifier *resample);
+    void (*irqfd_remove)(struct accel *accel, int gsi, struct event_notifier *trigger);
+
+    /* ---- chips inside the engine (irqchip on); machine lock held, vCPUs paused ---- */
+    bool (*get_pic)(struct accel *accel, struct x86_pic pic[2]);
+    bool (*set_pic)(struct accel *accel, const struct x86_pic pic[2]);
+    bool (*get_ioapic)(struct accel *accel, struct x86_ioapic *ioapic);
+    bool (*set_ioapic)(struct accel *accel, const struct x86_ioapic *ioapic);
+    bool (*get_pit)(struct accel *accel, struct x86_pit *pit);
+    bool (*set_pit)(struct accel *accel, const struct x86_pit *pit);
+};
+
+/* Embedded first in the engine's own struct. */
+struct accel {
+    /* constant */
+    const struct accel_ops *ops;
+    enum irqchip_mode irqchip;
+    bool has_ioeventfd, has_irqfd;
+    /* set before vCPUs run; called with the machine lock held */
+    int (*extint_ack)(void *opaque);                    /* PIC: vector, the INTA cycle */
+    void *extint_opaque;
+    void (*eoi_broadcast)(void *opaque, uint8_t vector); /* IOAPIC: a LAPIC's EOI of a level IRQ */
+    void *eoi_opaque;
+};
+
+extern const struct accel_ops *const accel_engines[]; /* NULL-terminated, in order of default */
+
+/* The -accel and -machine accel= lists in order of preference; each entry "kvm,prop=…". Without
+ * entries the default order. Says on stderr which was taken and why if it was not the first.
+ * machine_irqchip: from -machine kernel-irqchip=, may be NULL. */
+struct accel *accel_init(const char *const *entries, size_t count, const char *machine_irqchip,
+                         unsigned smp_max, struct error **errp);
+void accel_cleanup(void);
+struct accel *accel_current(void); /* NULL before accel_init() */
+void accel_print_engines(FILE *to); /* -accel help */
+
+/* ---- what devices and machines call ---------------------------------------------------------- */
+
+/* An MSI write by a device: to the engine, or to ferry's LAPICs. Any thread, no lock needed. */
+void accel_msi_send(const struct msi_message *msg);
+/* Level of the PIC's INT output, for vCPU 0 (irqchip split and off). */
+void accel_set_extint(int level);
+bool accel_has_irqfd(void);
+
+#endif

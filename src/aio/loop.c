@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The event loop: its life and its rounds.
+ *
+ * A round (aio_loop_poll) is
+ *   1. work from the inbox (calls, bottom halves, woken coroutines), then timers;
+ *   2. if that was nothing and the caller wants to block: poll virtqueues for a while, then wait;
+ *   3. the handlers of what the engine found;
+ *   4. work and timers once more, so that what woke the loop runs in the same round.
+ *
+ * Invariants:
+ *   - The inbox is WAITING only while the engine is in, or about to enter, its system call.
+ *   - Each step runs no more than what was there when it began, so none starves the others.
+ *   - Handlers may nest rounds. All lists are walked so that a nested round may change them: work
+ *     is popped before it runs, handlers are freed at depth 0 only.
+ */
+#include "aio/loop.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "aio/internal.h"
+#include "aio/notifier.h"
+#include "aio/thread_pool.h"
+#include "aio/uring.h"
+#include "base/alloc.h"
+#include "base/log.h"
+
+#define POLL_FIRST_NS 4000 /* where adaptive polling starts to grow from */
+/* While polling finds work, the engine is asked for other work every so many rounds. */
+#define SKIP_ROUNDS 16
+
+__thread struct aio_loop *loop_of_thread;
+
+/* ---- life ----------------------------------------------------------------------------------- */
+
+static bool engine_init(struct aio_loop *loop, const struct loop_engine *engine,
+                        struct error **errp)
+{
+    loop->engine = engine;
+    if (engine->init(loop, errp)) {
+        return true;
+    }
+    engine->destroy(loop);
+    return false;
+}
+
+struct aio_loop *aio_loop_new(const char *name, enum aio_loop_engine engine, struct error **errp)
+{
+    /* The inbox has a cache line of its own. */
+    struct aio_loop *loop = xaligned_alloc(_Alignof(struct aio_loop), sizeof(*loop));
+    memset(loop, 0, sizeof(*loop));
+    loop->name = xstrdup(name);
+    loop->ready_last = &loop->ready_first;
+    loop->jobs_last = &loop->jobs_first;
+    loop->wake_work.run = loop_run_wake;
+    loop->epoll_fd = -1;
+    loop->uring_event_fd = -1;
+    loop_timers_init(loop);
+
+    loop->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (loop->wake_fd < 0) {
+        error_set_errno(errp, errno, "cannot create an eventfd for event loop '%s'", name);
+    } else if (engine == AIO_LOOP_AUTO) {
+        if (engine_init(loop, &loop_engine_uring, NULL) ||
+            engine_init(loop, &loop_engine_epoll, errp)) {
+            return loop;
+        }
+    } else if (engine_init(loop, engine == AIO_LOOP_URING ? &loop_engine_uring : &loop_engine_epoll,
+                           errp)) {
+        return loop;
+    }
+    loop->engine = NULL;
+    aio_loop_free(loop);
+    return NULL;
+}
+
+void aio_loop_free(struct aio_loop *loop)
+{
+    if (!loop) {
+        return;
+    }
+    assert(!atomic_load(&loop->is_bound));
+    /* Calls that nobody waited for, deleted bottom halves. */
+    while (loop_run_work(loop)) {
+    }
+    assert(!loop->handlers && !loop->jobs_first);
+    /* Acquire: after the last access of a thread that woke the loop (loop_push). */
+    while (atomic_load_explicit(&loop->kickers, memory_order_acquire) > 0) {
+        sched_yield();
+    }
+    if (loop->engine) {
+        loop->engine->destroy(loop);
+    }
+    loop_reap_handlers(loop);
+    loop_timers_destroy(loop);
+    if (loop->wake_fd >= 0) {
+        close(loop->wake_fd);
+    }
+    free(loop->name);
+    free(loop);
+}
+
+const char *aio_loop_name(const struct aio_loop *loop)
+{
+    return loop->name;
+}
+
+enum aio_loop_engine aio_loop_engine(const struct aio_loop *loop)
+{
+    return loop->engine->id;
+}
+
+void aio_loop_bind(struct aio_loop *loop)
+{
+    assert(!loop_of_thread && !atomic_load(&loop->is_bound));
+
+    struct error *err = NULL;
+    if (!loop->engine->bind(loop, &err)) {
+        /* There was a ring when aio_loop_new() tried, but now the kernel gives none. */
+        log_warn("event loop '%s': %s; using epoll", loop->name, error_message(err));
+        error_free(err);
+        loop->engine->destroy(loop);
+        err = NULL;
+        if (!engine_init(loop, &loop_engine_epoll, &err) || !loop->engine->bind(loop, &err)) {
+            error_report(err);
+            abort();
+        }
+        for (struct aio_handler *h = loop->handlers; h; h = h->next) {
+            loop->engine->update(loop, h);
+        }
+    }
+    loop_of_thread = loop;
+    atomic_store(&loop->is_bound, true);
+
+    /* Timers are to be as exact as the host can. */
+    prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
+    if (gettid() != getpid()) {
+        char name[16]; /* the kernel's limit */
+        snprintf(name, sizeof(name), "%s", loop->name);
+        pthread_setname_np(pthread_self(), name);
+    }
+}
+
+struct aio_loop *aio_loop_current(void)
+{
+    return loop_of_thread;
+}
+
+/* ---- adaptive polling ----------------------------------------------------------------------- */
+
+void aio_loop_set_poll(struct aio_loop *loop, int64_t max_ns, int64_t grow, int64_t shrink)
+{
+    loop->poll_max_ns = MAX(max_ns, 0);
+    loop->poll_grow = MAX(grow, 0);
+    loop->poll_shrink = MAX(shrink, 0);
+    loop->poll_ns = 0;
+    loop_kick(loop);
+}
+
+static void cpu_relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield" ::: "memory");
+#endif
+}
+
+/* Asks every notifier that can be asked. True if one had work, which is done then. */
+static bool pollers_run(struct aio_loop *loop)
+{
+    bool progress = false;
+    for (struct aio_handler *h = loop->pollers; h; h = h->poll_next) {
+        if (!h->is_removed && h->poll(h->opaque)) {
+            progress = true;
+            if (!h->is_removed) {
+                h->read(h->opaque);
+            }
+        }
+    }
+    return progress;
+}
+
+static void polling_begin(struct aio_loop *loop)
+{
+    if (loop->is_polling) {
+        return;
+    }
+    loop->is_polling = true;
+    for (struct aio_handler *h = loop->pollers; h; h = h->poll_next) {
+        if (h->poll_begin) {
+            h->poll_begin(h->opaque);
+        }
+    }
+}
+
+/* Switches doorbells on again. True if one had been missed; its work is done then. */
+static bool polling_end(struct aio_loop *loop)
+{
+    if (!loop->is_polling) {
+        return false;
+    }
+    loop->is_polling = false;
+    for (struct aio_handler *h = loop->pollers; h; h = h->poll_next) {
+        if (h->poll_end && !h->is_removed) {
+            h->poll_end(h->opaque);
+        }
+    }
+    return pollers_run(loop);
+}
+
+/* Switches doorbells on for good. What had been missed is left for the next thread of the loop. */
+static void polling_leave(struct aio_loop *loop)
+{
+    if (!loop->is_polling) {
+        return;
+    }
+    loop->is_polling = false;
+    for (struct aio_handler *h = loop->pollers; h; h = h->poll_next) {
+        if (h->poll_end) {
+            h->poll_end(h->opaque);
+        }
+        if (h->poll(h->opaque)) {
+            event_notifier_set(&(struct event_notifier){.fd = h->fd});
+        }
+    }
+}
+
+/* Spins for at most ns. True if a handler ran. Also ends when the engine or the inbox has work. */
+static bool polling_spin(struct aio_loop *loop, int64_t start, int64_t ns)
+{
+    loop->engine->submit(loop);
+    polling_begin(loop);
+    do {
+        if (pollers_run(loop)) {
+            return true;
+        }
+        if (loop->ready_first || loop->engine->is_ready(loop) ||
+            atomic_load_explicit(&loop->inbox, memory_order_relaxed)) {
+            return false;
+        }
+        cpu_relax();
+    } while (clock_get_ns(AIO_CLOCK_RT) - start < ns);
+    return false;
+}
+
+/* Adapts the time to spin to how long the loop had nothing to do. */
+static void polling_adapt(struct aio_loop *loop, int64_t idle_ns)
+{
+    if (idle_ns <= loop->poll_ns) {
+        return; /* polling was worth it */
+    }
+    if (idle_ns > loop->poll_max_ns) {
+        loop->poll_ns = loop->poll_shrink > 1 ? loop->poll_ns / loop->poll_shrink : 0;
+    } else if (loop->poll_ns < loop->poll_max_ns) {
+        int64_t grow = loop->poll_grow ? loop->poll_grow : 2;
+        int64_t ns = POLL_FIRST_NS;
+        if (loop->poll_ns > 0 && __builtin_mul_overflow(loop->poll_ns, grow, &ns)) {
+            ns = loop->poll_max_ns;
+        }
+        loop->poll_ns = MIN(ns, loop->poll_max_ns);
+    }
+}
+
+void aio_loop_unbind(struct aio_loop *loop)
+{
+    assert(loop_of_thread == loop && loop->depth == 0);
+    polling_leave(loop);
+    thread_pool_flush(loop);
+    atomic_store(&loop->is_bound, false);
+    loop->engine->unbind(loop);
+    loop_of_thread = NULL;
+    loop_reap_handlers(loop);
+}
+
+/* ---- rounds --------------------------------------------------------------------------------- */
+
+static bool wait_for_events(struct aio_loop *loop)
+{
+    int64_t timeout = loop_timers_timeout(loop);
+    bool polls = loop->poll_max_ns > 0 && timeout > 0;
+    int64_t start = 0;
+    bool progress = false;
+
+    if (polls) {
+        start = clock_get_ns(AIO_CLOCK_RT);
+        if (loop->poll_ns > 0) {
+            progress = polling_spin(loop, start, MIN(loop->poll_ns, timeout));
+            int64_t spent = clock_get_ns(AIO_CLOCK_RT) - start;
+            timeout = timeout == NEVER ? NEVER : MAX(timeout - spent, 0);
+        }
+    }
+    /* Doorbells stay off while polling is what finds the work. */
+    bool is_ready = loop->engine->is_ready(loop);
+    if (progress && !is_ready && ++loop->rounds_skipped < SKIP_ROUNDS) {
+        return true; /* not worth a system call */
+    }
+    loop->rounds_skipped = 0;
+    if (progress || is_ready) {
+        timeout = 0;
+    } else if (timeout > 0 && polling_end(loop)) {
+        progress = true;
+        timeout = 0;
+    }
+    if (timeout > 0 && !loop_may_wait(loop)) {
+        timeout = 0;
+    }
+    bool was_found_polling = progress;
+    progress |= loop->engine->wait(loop, timeout);
+    if (polls && !was_found_polling) {
+        polling_adapt(loop, loop->awake_ns - start);
+    }
+    return progress;
+}
+
+bool aio_loop_poll(struct aio_loop *loop, bool block)
+{
+    assert(loop == loop_of_thread);
+    loop->depth++;
+
+    bool progress = loop_run_work(loop);
+    progress |= loop_timers_run(loop);
+    thread_pool_flush(loop);
+    if (block && !progress && !loop->is_woken) {
+        progress = wait_for_events(loop);
+    } else {
+        /* While doorbells are off, only asking finds work. */
+        progress |= loop->is_polling && pollers_run(loop);
+        progress |= loop->engine->wait(loop, 0);
+    }
+    progress |= loop_run_work(loop);
+    progress |= loop_timers_run(loop);
+    thread_pool_flush(loop);
+
+    loop->is_woken = false;
+    loop->depth--;
+    if (loop->removed) {
+        loop_reap_handlers(loop);
+    }
+    return progress;
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The thread pool: one for all loops. Workers run blocking calls and post the results to the loops
+ * the jobs came from.
+ */
+#ifndef FERRY_AIO_THREAD_POOL_H
+#define FERRY_AIO_THREAD_POOL_H
+
+#include "aio/internal.h"
+
+#define POOL_MAX_WORKERS 64
+#define POOL_IDLE_NS     (10 * NS_PER_SEC) /* then a worker without work ends */
+
+struct pool_job {
+    struct aio_work work; /* its completion */
+    /* constant */
+    int64_t (*fn)(void *opaque);
+    void *opaque;
+    struct aio_loop *loop;
+    struct coroutine *co;
+    /* whoever has the job: loop, pool, worker, loop */
+    struct pool_job *next;
+    int64_t result;
+};
+
+/* Yields until fn(opaque) has run in a worker; its result. */
+int64_t co_pool_run(int64_t (*fn)(void *opaque), void *opaque);
+/* Hands the jobs that the loop's coroutines made in this round to the workers. Loop. */
+void thread_pool_flush(struct aio_loop *loop);
+/* Workers there are now. Any thread; for tests. */
+unsigned thread_pool_workers(void);
+/* How long an idle worker waits for work; for tests. */
+void thread_pool_set_idle_ns(int64_t ns);
+
+#endif

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Option strings, as in -device virtio-blk-pci,drive=d0,logical_block_size=512.
+ *
+ * A `struct options` is an ordered list of keys and string values. It is made from
+ *   - a comma list: "value,key=value,flag,noflag": a first item without '=' gets the implied key,
+ *     "," within a value is doubled, "flag" means flag=on; a later key overrides an earlier one;
+ *   - a JSON object, when the text starts with '{': nested members become dotted keys
+ *     ("file.driver"), elements of arrays "key.0", "key.1"; true and false become on and off.
+ *
+ * Each getter marks its key as used. options_check_used() then refuses the keys that nobody asked
+ * for, by name, with the nearest one that was asked for as a suggestion. So unknown options are
+ * never ignored.
+ *
+ * Not thread-safe; owned by whoever holds it.
+ */
+#ifndef FERRY_BASE_OPTIONS_H
+#define FERRY_BASE_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+struct options;
+
+/* implied_key: key of a first item without '=', or NULL if there is none. */
+struct options *options_parse(const char *text, const char *implied_key, struct error **errp);
+/* From a JSON object (json_t of jansson, as in QMP arguments); a null becomes "", like {} and []. */
+struct json_t;
+struct options *options_from_json(const struct json_t *object, struct error **errp);
+struct options *options_new(void);
+void options_free(struct options *opts);
+
+void options_set(struct options *opts, const char *key, const char *value);
+void options_unset(struct options *opts, const char *key);
+bool options_has(const struct options *opts, const char *key); /* does not mark it as used */
+
+/* The value, or NULL. Owned by opts. */
+const char *options_get(struct options *opts, const char *key);
+/* As options_get(), and removes the key; the caller frees the value. */
+char *options_take(struct options *opts, const char *key);
+
+/* Typed getters: *value keeps what it has if the key is absent; false if the value is malformed. */
+bool options_get_bool(struct options *opts, const char *key, bool *value, struct error **errp);
+bool options_get_uint(struct options *opts, const char *key, uint64_t min, uint64_t max,
+                      uint64_t *value, struct error **errp);
+/* Bytes with suffixes b, k, M, G, T, P, E (powers of 1024, either case); no suffix means `unit`. */
+bool options_get_size(struct options *opts, const char *key, uint64_t unit, uint64_t *value,
+                      struct error **errp);
+/* names: NULL-terminated; *value becomes the index. The error lists the valid ones. */
+bool options_get_enum(struct options *opts, const char *key, const char *const *names, int *value,
+                      struct error **errp);
+
+/* Moves all keys that start with "prefix." into a new list, without the prefix. */
+struct options *options_take_prefix(struct options *opts, const char *prefix);
+
+size_t options_count(const struct options *opts);
+const char *options_key(const struct options *opts, size_t index);
+const char *options_value(const struct options *opts, size_t index);
+
+/* False and an error "WHAT: unknown option 'KEY'; did you mean 'NEAR'?" if a key was never asked
+ * for. */
+bool options_check_used(const struct options *opts, const char *what, struct error **errp);
+
+/* Parsers for single values, used by the getters and by device properties. */
+bool parse_bool(const char *text, bool *value);     /* on off yes no true false y n */
+bool parse_uint(const char *text, uint64_t *value); /* decimal, 0x hex, 0 octal; whole string */
+bool parse_size(const char *text, uint64_t unit, uint64_t *value);
+
+/* The candidate nearest to word, or NULL if none is near (edit distance at most a third of the
+ * length, at least 1). */
+const char *nearest_name(const char *word, const char *const *candidates, size_t count);
+
+#endif

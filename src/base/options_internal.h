@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: MIT */
+/* Between options.c and options_parse.c. */
+#ifndef FERRY_BASE_OPTIONS_INTERNAL_H
+#define FERRY_BASE_OPTIONS_INTERNAL_H
+
+#include "base/options.h"
+
+/* As options_set(); errors about the key quote `spelled` instead, if it is not NULL. */
+void options_set_spelled(struct options *opts, const char *key, const char *value,
+                         const char *spelled);
+
+#endif

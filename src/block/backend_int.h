@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT */
+/* What a backend is inside; for backend*.c and drive.c. */
+#ifndef FERRY_BLOCK_BACKEND_INT_H
+#define FERRY_BLOCK_BACKEND_INT_H
+
+#include "block/backend.h"
+#include "block/gate.h"
+
+struct block_backend {
+    /* constant */
+    char *name; /* or NULL */
+    /* main loop; on_*_error are set before the device starts */
+    unsigned refs;
+    bool in_drive_list; /* which holds a reference */
+    char *device;       /* attached, or NULL */
+    enum block_on_error on_read_error, on_write_error;
+    struct block_link link; /* to the root node */
+    char interface[16];     /* of -drive: its place among the drives */
+    int bus, unit;
+    struct block_backend *next;
+    /* atomic */
+    _Atomic(bool) write_cache;
+    struct block_gate gate;
+};
+
+/* drive_place.c: fills interface, index, bus and unit; is_cdrom is set already. */
+bool drive_find_place(struct options *opts, const char *default_interface, struct drive_spec *spec,
+                      struct error **errp);
+/* id=, or as QEMU makes one up. The caller frees it. */
+char *drive_make_id(struct options *opts, const struct drive_spec *spec);
+
+#endif

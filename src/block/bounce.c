@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: MIT */
+/* Requests cut, copied and padded for the driver. See bounce.h. */
+#include "block/bounce.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "block/iov.h"
+
+#define PIECE_IOV    64
+#define ZEROES_SIZE  (64 * KiB)
+#define ZEROES_COUNT 16 /* buffers of ZEROES_SIZE in one request: 1 MiB */
+
+bool bounce_buffers_aligned(const struct block_node *node, const struct block_iov *iov)
+{
+    uintptr_t address_mask = node->limits.memory_alignment - 1;
+    size_t length_mask = node->request_mask | address_mask;
+
+    for (int i = 0; i < iov->niov; i++) {
+        if (((uintptr_t)iov->iov[i].iov_base & address_mask) ||
+            (iov->iov[i].iov_len & length_mask)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* ---- pieces ---------------------------------------------------------------------------------- */
+
+typedef int co_transfer_fn(struct block_node *node, uint64_t offset, const struct block_iov *iov,
+                           unsigned flags, uint64_t id);
+
+static bool can_cut(const struct block_node *node, uint64_t offset, const struct block_iov *iov)
+{
+    return !((offset | iov->size) & node->request_mask) && bounce_buffers_aligned(node, iov);
+}
+
+static int co_cut(struct block_node *node, co_transfer_fn *transfer, uint64_t offset,
+                  const struct block_iov *iov, unsigned flags, uint64_t id)
+{
+    struct iovec vec[PIECE_IOV];
+    int max = MIN(node->limits.max_iov, PIECE_IOV);
+
+    for (uint64_t done = 0; done < iov->size;) {
+        struct block_iov piece = {.iov = vec};
+        piece.size = block_iov_slice(iov, done, MIN(iov->size - done, node->limits.max_transfer),
+                                     vec, max, &piece.niov);
+        int ret = transfer(node, offset + done, &piece, flags, id);
+        if (ret < 0) {
+            return ret;
+        }
+        done += piece.size;
+    }
+    return 0;
+}
+
+/* ---- through a buffer ------------------------------------------------------------------------ */
+
+struct bounce {
+    uint64_t start, end; /* whole blocks around the request */
+    size_t size;
+    char *buffer;
+};
+
+static _Atomic(size_t) bounce_bytes; /* of all buffers; not exact, a limit need not be */
+
+static bool bounce_init(struct bounce *b, const struct block_node *node, uint64_t offset,
+                        uint64_t length)
+{
+    bool plenty = atomic_load_explicit(&bounce_bytes, memory_order_relaxed) < BOUNCE_BUDGET;
+    uint64_t block = node->limits.request_alignment;
+    uint64_t most = MIN(plenty ? BOUNCE_SIZE : BOUNCE_SMALL, node->limits.max_transfer);
+
+    b->start = align_down(offset, block);
+    b->end = align_up(offset + length, block);
+    b->size = MIN(b->end - b->start, MAX(align_down(most, block), block));
+    b->buffer = aligned_alloc(MAX(node->limits.memory_alignment, 4096), align_up(b->size, 4096));
+    if (b->buffer) {
+        atomic_fetch_add_explicit(&bounce_bytes, b->size, memory_order_relaxed);
+    }
+    return b->buffer;
+}
+
+static void bounce_free(struct bounce *b)
+{
+    atomic_fetch_sub_explicit(&bounce_bytes, b->size, memory_order_relaxed);
+    free(b->buffer);
+}
+
+static int co_transfer(struct block_node *node, co_transfer_fn *transfer, uint64_t offset,
+                       char *buffer, size_t size, unsigned flags, uint64_t id)
+{
+    struct iovec vec;
+    struct block_iov iov = block_iov_of(&vec, buffer, size);
+
+    return transfer(node, offset, &iov, flags, id);
+}
+
+int co_bounce_read(struct block_node *node, uint64_t offset, const struct block_iov *iov,
+                   unsigned flags, uint64_t id)
+{
+    struct bounce b;
+    int ret = 0;
+
+    if (can_cut(node, offset, iov)) {
+        return co_cut(node, node->driver->co_preadv, offset, iov, flags, id);
+    }
+    if (!bounce_init(&b, node, offset, iov->size)) {
+        return -ENOMEM;
+    }
+    for (uint64_t pos = b.start; pos < b.end && ret == 0; pos += b.size) {
+        uint64_t n = MIN(b.size, b.end - pos);
+        ret = co_transfer(node, node->driver->co_preadv, pos, b.buffer, n, flags, id);
+        if (ret == 0) {
+            uint64_t from = MAX(pos, offset), to = MIN(pos + n, offset + iov->size);
+            block_iov_write(iov, from - offset, b.buffer + (from - pos), to - from);
+        }
+    }
+    bounce_free(&b);
+    return ret;
+}
+
+/* Reads what the request leaves as it is of the first and last block of [pos, pos + n). */
+static int co_read_ends(struct block_node *node, const struct bounce *b, uint64_t pos, uint64_t n,
+                        uint64_t from, uint64_t to, uint64_t id)
+{
+    uint64_t block = node->limits.request_alignment;
+    int ret = 0;
+
+    if (from > pos) {
+        ret = co_transfer(node, node->driver->co_preadv, pos, b->buffer, block, 0, id);
+    }
+    if (ret == 0 && to < pos + n && (from == pos || n > block)) {
+        ret = co_transfer(node, node->driver->co_preadv, pos + n - block, b->buffer + n - block,
+                          block, 0, id);
+    }
+    return ret;
+}
+
+int co_bounce_write(struct block_node *node, uint64_t offset, const struct block_iov *iov,
+                    unsigned flags, uint64_t id)
+{
+    struct bounce b;
+    int ret = 0;
+
+    if (can_cut(node, offset, iov)) {
+        return co_cut(node, node->driver->co_pwritev, offset, iov, flags, id);
+    }
+    if (!bounce_init(&b, node, offset, iov->size)) {
+        return -ENOMEM;
+    }
+    for (uint64_t pos = b.start; pos < b.end && ret == 0; pos += b.size) {
+        uint64_t n = MIN(b.size, b.end - pos);
+        uint64_t from = MAX(pos, offset), to = MIN(pos + n, offset + iov->size);
+
+        ret = co_read_ends(node, &b, pos, n, from, to, id);
+        if (ret == 0) {
+            block_iov_read(iov, from - offset, b.buffer + (from - pos), to - from);
+            ret = co_transfer(node, node->driver->co_pwritev, pos, b.buffer, n, flags, id);
+        }
+    }
+    bounce_free(&b);
+    return ret;
+}
+
+/* ---- zeroes ---------------------------------------------------------------------------------- */
+
+int co_bounce_zeroes(struct block_node *node, uint64_t offset, uint64_t length, unsigned flags)
+{
+    /* In the zero page as long as nobody writes, and nobody does. */
+    static _Alignas(4096) char zeroes[ZEROES_SIZE];
+    struct iovec vec[ZEROES_COUNT];
+    int ret = 0;
+
+    while (length && ret == 0) {
+        struct block_iov iov = {.iov = vec};
+        for (; iov.niov < ZEROES_COUNT && iov.size < length; iov.niov++) {
+            uint64_t n = MIN(length - iov.size, ZEROES_SIZE);
+            vec[iov.niov] = (struct iovec){.iov_base = zeroes, .iov_len = n};
+            iov.size += n;
+        }
+        ret = block_co_pwritev(node, offset, &iov, flags & BLOCK_REQ_FUA, 0);
+        offset += iov.size;
+        length -= iov.size;
+    }
+    return ret;
+}

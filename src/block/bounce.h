@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Requests that a driver cannot take as they are.
+ *
+ *   offset and length whole blocks, buffers aligned, but too much at once:  cut into pieces
+ *   buffers not aligned as O_DIRECT needs them:           copied through an aligned buffer
+ *   offset or length not whole blocks:                    padded; a write reads the blocks at its
+ *                                                         ends first
+ *
+ *      request             |-----------|
+ *      blocks      |-------+---|-------+---|
+ *      read first  |xxxxxxx        xxxx+xxx|     then written as one
+ *
+ * Buffers are bounded, so that a guest cannot make us allocate as much as it asks to transfer: one
+ * request has one of at most BOUNCE_SIZE, and when all together have BOUNCE_BUDGET, those that
+ * come now make do with BOUNCE_SMALL.
+ */
+#ifndef FERRY_BLOCK_BOUNCE_H
+#define FERRY_BLOCK_BOUNCE_H
+
+#include "base/range.h"
+#include "block/node.h"
+
+#define BOUNCE_SIZE   (256 * KiB)
+#define BOUNCE_SMALL  (16 * KiB)
+#define BOUNCE_BUDGET (32 * MiB)
+
+bool bounce_buffers_aligned(const struct block_node *node, const struct block_iov *iov);
+
+/* True if the driver can take the request. */
+static inline bool bounce_not_needed(const struct block_node *node, uint64_t offset,
+                                     const struct block_iov *iov)
+{
+    return !((offset | iov->size) & node->request_mask) && iov->size <= node->limits.max_transfer &&
+           (uint32_t)iov->niov <= node->limits.max_iov &&
+           (node->limits.memory_alignment == 1 || bounce_buffers_aligned(node, iov));
+}
+
+int co_bounce_read(struct block_node *node, uint64_t offset, const struct block_iov *iov,
+                   unsigned flags, uint64_t id);
+/* The caller has made sure that nobody else writes to the blocks. */
+int co_bounce_write(struct block_node *node, uint64_t offset, const struct block_iov *iov,
+                    unsigned flags, uint64_t id);
+/* Writes zeroes from a buffer, by block_co_pwritev(). */
+int co_bounce_zeroes(struct block_node *node, uint64_t offset, uint64_t length, unsigned flags);
+
+#endif

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Block drivers: format drivers (raw, later qcow2), filters, and protocol drivers (file,
+ * host_device, null-co) at the bottom of the node graph.
+ *
+ *   backend --> node "format" (raw) --file--> node "protocol" (file) --> aio --> host file
+ *
+ * A request runs in a coroutine of the loop that submitted it, several loops at once; a driver
+ * guards its own metadata by coroutine locks. co_* functions get requests that are aligned to the
+ * node's request_alignment and lie within its length rounded up to that (block/io.c checks,
+ * bounces and pads). They return 0 or negative errno and transfer all or fail.
+ */
+#ifndef FERRY_BLOCK_DRIVER_H
+#define FERRY_BLOCK_DRIVER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "base/error.h"
+
+struct block_node;
+struct options;
+
+/* Request flags. */
+#define BLOCK_REQ_FUA         1u /* on stable storage when it returns */
+#define BLOCK_REQ_MAY_UNMAP   2u /* write-zeroes may deallocate */
+#define BLOCK_REQ_NO_FALLBACK 4u /* write-zeroes: -ENOTSUP rather than writing buffers */
+
+/* A list of buffers. Owned by the caller for the time of the request. */
+struct block_iov {
+    const struct iovec *iov;
+    int niov;
+    uint64_t size; /* sum of the lengths, bytes */
+};
+
+/* co_block_status */
+#define BLOCK_STATUS_DATA         1u
+#define BLOCK_STATUS_ZERO         2u
+#define BLOCK_STATUS_OFFSET_VALID 4u
+#define BLOCK_STATUS_ALLOCATED    8u /* in this node, not in its backing */
+#define BLOCK_STATUS_EOF          16u
+
+struct block_limits {
+    uint32_t request_alignment; /* bytes, power of 2, at least 1 */
+    uint32_t memory_alignment;  /* of buffers, bytes, power of 2 */
+    uint32_t max_transfer;      /* bytes, a multiple of request_alignment */
+    uint32_t max_iov;
+    uint32_t discard_alignment;             /* bytes, power of 2 */
+    uint64_t max_discard, max_write_zeroes; /* bytes, multiples of the alignments */
+};
+
+struct block_driver {
+    const char *name; /* "raw", "file" */
+    bool is_protocol;
+    bool is_filter;
+    size_t state_size;
+    const char *help;
+    /* BLOCK_REQ_FUA if co_pwritev and co_write_zeroes do that themselves; else a flush follows. */
+    unsigned supported_flags;
+
+    /* opts: the node's own options, without driver, node-name, cache.*, read-only; children are
+     * opened by the driver through block_node_open_child(). May take BLOCK_OPEN_RDWR out of
+     * node->flags if auto-read-only is on. Main loop, not in a coroutine; close comes only after a
+     * successful open. */
+    bool (*open)(struct block_node *node, struct options *opts, struct error **errp);
+    void (*close)(struct block_node *node);
+    /* Changes limits from what they are by default: none. Follows open. */
+    void (*limits)(struct block_node *node, struct block_limits *limits);
+    /* Present length in bytes or negative errno. May block shortly. */
+    int64_t (*length)(struct block_node *node);
+
+    int (*co_preadv)(struct block_node *node, uint64_t offset, const struct block_iov *iov,
+                     unsigned flags, uint64_t id);
+    int (*co_pwritev)(struct block_node *node, uint64_t offset, const struct block_iov *iov,
+                      unsigned flags, uint64_t id);
+    /* The rest may be NULL. co_flush NULL: the file child is flushed. co_discard and
+     * co_write_zeroes may answer -ENOTSUP. */
+    int (*co_flush)(struct block_node *node, uint64_t id);
+    int (*co_discard)(struct block_node *node, uint64_t offset, uint64_t length);
+    int (*co_write_zeroes)(struct block_node *node, uint64_t offset, uint64_t length,
+                           unsigned flags);
+    /* Status flags (>= 0) of [offset, offset + *length), *length cut to what shares it. */
+    int (*co_block_status)(struct block_node *node, uint64_t offset, uint64_t *length,
+                           uint64_t *map);
+    /* Stops and restarts what the driver does by itself. Main loop. */
+    void (*drain_begin)(struct block_node *node);
+    void (*drain_end)(struct block_node *node);
+};
+
+extern const struct block_driver *const block_drivers[]; /* NULL-terminated */
+const struct block_driver *block_driver_find(const char *name);
+/* "raw, file, …": for messages; the caller frees it. */
+char *block_driver_names(void);
+/* Tests: one driver more, until NULL is given. */
+void block_driver_set_test(const struct block_driver *driver);
+
+#endif

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: MIT */
+/* The drivers there are, for the table in drivers.c. */
+#ifndef FERRY_BLOCK_DRIVERS_H
+#define FERRY_BLOCK_DRIVERS_H
+
+#include "block/driver.h"
+
+extern const struct block_driver block_driver_raw;
+extern const struct block_driver block_driver_file;
+extern const struct block_driver block_driver_host_device;
+extern const struct block_driver block_driver_null_co;
+
+#endif

@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * file and host_device: options, opening, limits. See file.h.
+ *
+ * A file whose length is no multiple of 512 is seen with its length rounded up, as by QEMU: what
+ * is missing reads as zeroes, and a write to the last sector makes the file longer.
+ */
+#include "block/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <linux/fs.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/options.h"
+#include "base/range.h"
+#include "block/drivers.h"
+
+#define SECTOR 512
+
+enum { LOCKING_AUTO, LOCKING_ON, LOCKING_OFF };
+
+static bool get_engine(struct options *opts, enum aio_io_engine *engine, struct error **errp)
+{
+    static const char *const names[] = {"threads", "io_uring", NULL};
+    const char *text = options_get(opts, "aio");
+    int aio = 0;
+
+    if (text && !strcmp(text, "native")) {
+        error_set(errp, "aio=native is not supported; use aio=io_uring or aio=threads");
+        return false;
+    }
+    if (!options_get_enum(opts, "aio", names, &aio, errp)) {
+        return false;
+    }
+    *engine = aio ? AIO_IO_URING : AIO_IO_THREADS;
+    return aio_io_available(aio_loop_current(), *engine, errp);
+}
+
+/* ---- opening --------------------------------------------------------------------------------- */
+
+static bool means_read_only(int err)
+{
+    return err == EACCES || err == EPERM || err == EROFS || err == ETXTBSY;
+}
+
+static int open_as(const char *filename, unsigned flags)
+{
+    /* O_NONBLOCK: a FIFO must not make us wait for its other end. */
+    return open(filename, (flags & BLOCK_OPEN_RDWR ? O_RDWR : O_RDONLY) |
+                              (flags & BLOCK_OPEN_NOCACHE ? O_DIRECT : 0) | O_CLOEXEC | O_NOCTTY |
+                              O_NONBLOCK);
+}
+
+/* Why it could not be opened, and what helps. */
+static void explain_open_error(int err, const char *filename, unsigned flags, struct error **errp)
+{
+    error_set_errno(errp, err, "Could not open '%s'", filename);
+    if (err == EINVAL && flags & BLOCK_OPEN_NOCACHE) {
+        error_add_hint(errp, "its file system may not know O_DIRECT; use cache.direct=off "
+                             "(cache=writeback)");
+    } else if (flags & BLOCK_OPEN_RDWR && means_read_only(err)) {
+        int fd = open_as(filename, flags & ~(BLOCK_OPEN_RDWR | BLOCK_OPEN_NOCACHE));
+        if (fd >= 0) {
+            close(fd);
+            error_add_hint(errp, "it can be read; use read-only=on to go without writing");
+        }
+    }
+}
+
+static bool check_type(const struct stat *st, const char *filename, bool is_device,
+                       struct error **errp)
+{
+    if (S_ISDIR(st->st_mode)) {
+        error_set(errp, "Could not open '%s': Is a directory; give the file name of an image",
+                  filename);
+    } else if (is_device && !S_ISBLK(st->st_mode)) {
+        error_set(errp, "'host_device' driver requires '%s' to be a block device", filename);
+    } else if (!is_device && S_ISBLK(st->st_mode)) {
+        error_set(errp,
+                  "'file' driver requires '%s' to be a regular file; use driver "
+                  "'host_device' for a block device",
+                  filename);
+    } else if (!is_device && !S_ISREG(st->st_mode)) {
+        error_set(errp, "'file' driver requires '%s' to be a regular file", filename);
+    } else {
+        return true;
+    }
+    return false;
+}
+
+/* Sets fd, is_direct, and clears BLOCK_OPEN_RDWR in *flags if that has to be and may be. */
+static bool open_fd(struct file_state *s, const char *filename, unsigned *flags,
+                    struct error **errp)
+{
+    struct stat st;
+
+    /* First by name: opening some things has effects of its own. */
+    if (stat(filename, &st) == 0 && !check_type(&st, filename, s->is_device, errp)) {
+        return false;
+    }
+    s->fd = open_as(filename, *flags);
+    if (s->fd < 0 && *flags & BLOCK_OPEN_RDWR && *flags & BLOCK_OPEN_AUTO_READ_ONLY &&
+        means_read_only(errno)) {
+        *flags &= ~BLOCK_OPEN_RDWR;
+        s->fd = open_as(filename, *flags);
+    }
+    if (s->fd < 0) {
+        explain_open_error(errno, filename, *flags, errp);
+        return false;
+    }
+    if (fstat(s->fd, &st) < 0) {
+        error_set_errno(errp, errno, "Could not open '%s'", filename);
+        return false;
+    }
+    if (!check_type(&st, filename, s->is_device, errp)) {
+        return false;
+    }
+    /* io_uring answers EAGAIN on such files rather than to wait. */
+    int fd_flags = fcntl(s->fd, F_GETFL);
+    fcntl(s->fd, F_SETFL, fd_flags & ~O_NONBLOCK);
+    s->is_direct = *flags & BLOCK_OPEN_NOCACHE;
+    s->block_size = is_power_of_2(st.st_blksize) && st.st_blksize <= 65536 ? st.st_blksize : 4096;
+    return true;
+}
+
+static bool get_size(struct file_state *s, const char *filename, struct error **errp)
+{
+    struct stat st;
+    int block_size;
+
+    if (!s->is_device) {
+        if (fstat(s->fd, &st) < 0) {
+            error_set_errno(errp, errno, "Could not get the length of '%s'", filename);
+            return false;
+        }
+        s->eof = st.st_size;
+    } else if (ioctl(s->fd, BLKGETSIZE64, &s->eof) < 0 ||
+               ioctl(s->fd, BLKSSZGET, &block_size) < 0) {
+        error_set_errno(errp, errno, "Could not get the size of block device '%s'", filename);
+        return false;
+    } else {
+        s->block_size = block_size;
+    }
+    if (s->eof > INT64_MAX - SECTOR) {
+        error_set(errp, "'%s' is too long: %" PRIu64 " bytes", filename, s->eof);
+        return false;
+    }
+    return true;
+}
+
+static void file_close(struct block_node *node)
+{
+    struct file_state *s = node->state;
+
+    close(s->fd);
+}
+
+static bool open_common(struct block_node *node, struct options *opts, bool is_device,
+                        struct error **errp)
+{
+    static const char *const locking_names[] = {"auto", "on", "off", NULL};
+    struct file_state *s = node->state;
+    const char *filename = options_get(opts, "filename");
+    int locking = LOCKING_AUTO;
+
+    s->is_device = is_device;
+    if (!get_engine(opts, &s->engine, errp) ||
+        !options_get_enum(opts, "locking", locking_names, &locking, errp)) {
+        return false;
+    }
+    if (!filename || !*filename) {
+        error_set(errp, "The '%s' block driver requires a file name: filename=FILE",
+                  node->driver->name);
+        return false;
+    }
+    free(node->filename);
+    node->filename = xstrdup(filename);
+    s->fd = -1;
+    bool ok = open_fd(s, filename, &node->flags, errp) &&
+              (locking == LOCKING_OFF || file_lock(s->fd, filename, node->flags & BLOCK_OPEN_RDWR,
+                                                   locking == LOCKING_ON, errp)) &&
+              get_size(s, filename, errp) && file_probe_alignment(s, filename, errp);
+    if (!ok && s->fd >= 0) {
+        close(s->fd);
+    }
+    return ok;
+}
+
+static bool file_open(struct block_node *node, struct options *opts, struct error **errp)
+{
+    return open_common(node, opts, false, errp);
+}
+
+static bool host_device_open(struct block_node *node, struct options *opts, struct error **errp)
+{
+    return open_common(node, opts, true, errp);
+}
+
+/* ---- what it is like ------------------------------------------------------------------------- */
+
+static int64_t file_length(struct block_node *node)
+{
+    const struct file_state *s = node->state;
+
+    return align_up(s->eof, SECTOR);
+}
+
+static void file_limits(struct block_node *node, struct block_limits *limits)
+{
+    const struct file_state *s = node->state;
+
+    limits->request_alignment = s->request_alignment;
+    limits->memory_alignment = s->memory_alignment;
+    limits->max_iov = IOV_MAX;
+    limits->max_transfer = GiB; /* the kernel takes nearly 2 GiB */
+    limits->discard_alignment = s->block_size;
+}
+
+const struct block_driver block_driver_file = {
+    .name = "file",
+    .help = "a host file; filename=, aio=threads|io_uring, locking=auto|on|off",
+    .is_protocol = true,
+    .state_size = sizeof(struct file_state),
+    .supported_flags = BLOCK_REQ_FUA,
+    .open = file_open,
+    .close = file_close,
+    .limits = file_limits,
+    .length = file_length,
+    .co_preadv = file_co_preadv,
+    .co_pwritev = file_co_pwritev,
+    .co_flush = file_co_flush,
+    .co_discard = file_co_discard,
+    .co_write_zeroes = file_co_write_zeroes,
+    .co_block_status = file_co_block_status,
+};
+
+const struct block_driver block_driver_host_device = {
+    .name = "host_device",
+    .help = "a host block device; filename=, aio=threads|io_uring, locking=auto|on|off",
+    .is_protocol = true,
+    .state_size = sizeof(struct file_state),
+    .supported_flags = BLOCK_REQ_FUA,
+    .open = host_device_open,
+    .close = file_close,
+    .limits = file_limits,
+    .length = file_length,
+    .co_preadv = file_co_preadv,
+    .co_pwritev = file_co_pwritev,
+    .co_flush = file_co_flush,
+    .co_discard = file_co_discard,
+    .co_write_zeroes = file_co_write_zeroes,
+    .co_block_status = file_co_block_status,
+};

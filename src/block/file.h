@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * file and host_device: host files and block devices. Opening and options are in file.c, requests
+ * in file_io.c, locks against other processes in file_lock.c, what O_DIRECT needs in
+ * file_align.c.
+ */
+#ifndef FERRY_BLOCK_FILE_H
+#define FERRY_BLOCK_FILE_H
+
+#include "aio/io.h"
+#include "block/node.h"
+
+struct file_state {
+    /* constant while it is open */
+    int fd;
+    enum aio_io_engine engine;
+    bool is_device;
+    bool is_direct;
+    uint32_t block_size; /* bytes: a device's logical blocks, a file system's blocks */
+    uint32_t request_alignment, memory_alignment;
+    uint64_t eof; /* bytes the file had when it was opened; the node's length is rounded up */
+    /* atomic */
+    _Atomic(int) flush_error; /* negative errno of a flush that lost data in the page cache */
+    _Atomic(bool) no_zero_range, no_punch_hole, no_discard, no_dsync;
+};
+
+/* file_io.c */
+int file_co_preadv(struct block_node *node, uint64_t offset, const struct block_iov *iov,
+                   unsigned flags, uint64_t id);
+int file_co_pwritev(struct block_node *node, uint64_t offset, const struct block_iov *iov,
+                    unsigned flags, uint64_t id);
+int file_co_flush(struct block_node *node, uint64_t id);
+int file_co_discard(struct block_node *node, uint64_t offset, uint64_t length);
+int file_co_write_zeroes(struct block_node *node, uint64_t offset, uint64_t length, unsigned flags);
+int file_co_block_status(struct block_node *node, uint64_t offset, uint64_t *length, uint64_t *map);
+
+/* file_lock.c: until fd is closed, other processes (ferry, QEMU and its tools) cannot write to the
+ * file, and nothing at all if write is true. required: locking=on; else a file system without
+ * locks is fine. */
+bool file_lock(int fd, const char *filename, bool write, bool required, struct error **errp);
+
+/* file_align.c: fills request_alignment and memory_alignment. */
+bool file_probe_alignment(struct file_state *s, const char *filename, struct error **errp);
+
+#endif

@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: MIT */
+/* file and host_device: requests. See file.h. */
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "base/range.h"
+#include "block/file.h"
+#include "block/iov.h"
+#include "trace/trace.h"
+
+#define REST_IOV 64
+
+static bool is_unsupported(int ret)
+{
+    return ret == -EOPNOTSUPP || ret == -ENOTTY || ret == -ENOSYS;
+}
+
+/* ---- read and write -------------------------------------------------------------------------- */
+
+static int64_t co_submit_iov(const struct file_state *s, enum aio_op op, uint64_t offset,
+                             const struct block_iov *iov, unsigned flags, uint64_t id)
+{
+    const struct aio_request request = {
+        .op = op,
+        .fd = s->fd,
+        .flags = flags,
+        .iov = iov->iov,
+        .niov = iov->niov,
+        .offset = offset,
+        .id = id,
+    };
+
+    TRACE(block_file_submit, id, op, offset, iov->size);
+    int64_t ret = co_aio_submit(s->engine, &request);
+    TRACE(block_file_complete, id, op, offset, ret);
+    return ret;
+}
+
+/* The host transferred less than asked for. Behind the end that the file had when it was opened,
+ * zeroes are missing; before it, somebody has made the file shorter. */
+static int read_end(const struct file_state *s, uint64_t offset, const struct block_iov *iov,
+                    uint64_t done)
+{
+    if (offset + done < s->eof) {
+        return -EIO;
+    }
+    block_iov_zero(iov, done, iov->size - done);
+    return 0;
+}
+
+/* Goes on after `got` bytes, or an error. */
+static int co_transfer_rest(const struct file_state *s, enum aio_op op, uint64_t offset,
+                            const struct block_iov *iov, unsigned flags, uint64_t id, int64_t got)
+{
+    struct iovec vec[REST_IOV];
+    uint64_t done = 0;
+
+    for (;;) {
+        if (got < 0) {
+            return (int)got;
+        }
+        uint64_t before = done;
+        done += got;
+        if (done >= iov->size) {
+            return 0;
+        }
+        if (op == AIO_OP_READ && (!got || done & (s->request_alignment - 1))) {
+            return read_end(s, offset, iov, done);
+        }
+        done = align_down(done, s->request_alignment);
+        if (done == before) {
+            return -EIO; /* nothing was written, and no reason given */
+        }
+        struct block_iov rest = {.iov = vec};
+        rest.size = block_iov_slice(iov, done, iov->size - done, vec, REST_IOV, &rest.niov);
+        got = co_submit_iov(s, op, offset + done, &rest, flags, id);
+    }
+}
+
+int file_co_preadv(struct block_node *node, uint64_t offset, const struct block_iov *iov,
+                   unsigned flags, uint64_t id)
+{
+    const struct file_state *s = node->state;
+    int64_t got = co_submit_iov(s, AIO_OP_READ, offset, iov, 0, id);
+
+    if (__builtin_expect(got == (int64_t)iov->size, 1)) {
+        return 0;
+    }
+    return co_transfer_rest(s, AIO_OP_READ, offset, iov, 0, id, got);
+}
+
+static int co_write(const struct file_state *s, uint64_t offset, const struct block_iov *iov,
+                    unsigned flags, uint64_t id)
+{
+    int64_t got = co_submit_iov(s, AIO_OP_WRITE, offset, iov, flags, id);
+
+    if (__builtin_expect(got == (int64_t)iov->size, 1)) {
+        return 0;
+    }
+    return co_transfer_rest(s, AIO_OP_WRITE, offset, iov, flags, id, got);
+}
+
+int file_co_pwritev(struct block_node *node, uint64_t offset, const struct block_iov *iov,
+                    unsigned flags, uint64_t id)
+{
+    struct file_state *s = node->state;
+    bool fua = flags & BLOCK_REQ_FUA && !(node->flags & BLOCK_OPEN_NO_FLUSH);
+
+    if (__builtin_expect(!fua, 1)) {
+        return co_write(s, offset, iov, 0, id);
+    }
+    if (!atomic_load_explicit(&s->no_dsync, memory_order_relaxed)) {
+        int ret = co_write(s, offset, iov, AIO_IO_FUA, id);
+        if (!is_unsupported(ret)) {
+            return ret;
+        }
+        atomic_store_explicit(&s->no_dsync, true, memory_order_relaxed);
+    }
+    int ret = co_write(s, offset, iov, 0, id);
+    return ret < 0 ? ret : file_co_flush(node, id);
+}
+
+/* ---- flush ----------------------------------------------------------------------------------- */
+
+int file_co_flush(struct block_node *node, uint64_t id)
+{
+    struct file_state *s = node->state;
+    const struct aio_request request = {.op = AIO_OP_FDATASYNC, .fd = s->fd, .id = id};
+
+    /* Linux reports a failed write-back once and then forgets the pages: a later fdatasync()
+     * succeeds without them. The guest must not believe it. */
+    int ret = atomic_load(&s->flush_error);
+    if (ret < 0) {
+        return ret;
+    }
+    TRACE(block_file_submit, id, AIO_OP_FDATASYNC, 0, 0);
+    ret = (int)co_aio_submit(s->engine, &request);
+    TRACE(block_file_complete, id, AIO_OP_FDATASYNC, 0, ret);
+    if (ret < 0 && !s->is_direct) {
+        atomic_store(&s->flush_error, ret);
+    }
+    return ret;
+}
+
+/* ---- zeroes and holes ------------------------------------------------------------------------ */
+
+static int co_fallocate(struct file_state *s, int mode, uint64_t offset, uint64_t length)
+{
+    const struct aio_request request = {
+        .op = AIO_OP_FALLOCATE,
+        .fd = s->fd,
+        .mode = mode | FALLOC_FL_KEEP_SIZE,
+        .offset = offset,
+        .length = length,
+    };
+
+    return (int)co_aio_submit(s->engine, &request);
+}
+
+/* -ENOTSUP, now and for ever after, if the file system does not know the mode. */
+static int co_try_fallocate(struct file_state *s, _Atomic(bool) *unsupported, int mode,
+                            uint64_t offset, uint64_t length)
+{
+    if (atomic_load_explicit(unsupported, memory_order_relaxed)) {
+        return -ENOTSUP;
+    }
+    int ret = co_fallocate(s, mode, offset, length);
+    if (is_unsupported(ret)) {
+        atomic_store_explicit(unsupported, true, memory_order_relaxed);
+        return -ENOTSUP;
+    }
+    return ret;
+}
+
+int file_co_write_zeroes(struct block_node *node, uint64_t offset, uint64_t length, unsigned flags)
+{
+    struct file_state *s = node->state;
+    int ret = -ENOTSUP;
+
+    if (s->is_device && ((offset | length) & (s->block_size - 1))) {
+        return -ENOTSUP; /* the kernel wants whole blocks here, page cache or not */
+    }
+    if (flags & BLOCK_REQ_MAY_UNMAP) {
+        ret = co_try_fallocate(s, &s->no_punch_hole, FALLOC_FL_PUNCH_HOLE, offset, length);
+    }
+    if (ret == -ENOTSUP) {
+        ret = co_try_fallocate(s, &s->no_zero_range, FALLOC_FL_ZERO_RANGE, offset, length);
+    }
+    if (ret == 0 && flags & BLOCK_REQ_FUA && !(node->flags & BLOCK_OPEN_NO_FLUSH)) {
+        ret = file_co_flush(node, 0);
+    }
+    return ret;
+}
+
+struct range_call {
+    int fd;
+    uint64_t range[2]; /* offset, length; result: start of data or hole */
+    int status;
+};
+
+static int discard_in_worker(void *opaque)
+{
+    struct range_call *call = opaque;
+
+    return ioctl(call->fd, BLKDISCARD, call->range) < 0 ? -errno : 0;
+}
+
+int file_co_discard(struct block_node *node, uint64_t offset, uint64_t length)
+{
+    struct file_state *s = node->state;
+
+    if (!s->is_device) {
+        return co_try_fallocate(s, &s->no_punch_hole, FALLOC_FL_PUNCH_HOLE, offset, length);
+    }
+    if (atomic_load_explicit(&s->no_discard, memory_order_relaxed)) {
+        return -ENOTSUP;
+    }
+    struct range_call call = {.fd = s->fd, .range = {offset, length}};
+    int ret = co_thread_pool(discard_in_worker, &call);
+    if (is_unsupported(ret)) {
+        atomic_store_explicit(&s->no_discard, true, memory_order_relaxed);
+        return -ENOTSUP;
+    }
+    return ret;
+}
+
+/* ---- status ---------------------------------------------------------------------------------- */
+
+/* Whether offset lies in a hole, and where that, or the data, ends. */
+static int seek_in_worker(void *opaque)
+{
+    struct range_call *call = opaque;
+    off_t offset = (off_t)call->range[0];
+    off_t data = lseek(call->fd, offset, SEEK_DATA);
+
+    if (data < 0 && errno == ENXIO) {
+        call->status = BLOCK_STATUS_ZERO; /* a hole up to the end */
+    } else if (data < 0) {
+        call->status = BLOCK_STATUS_DATA; /* not known: all is data */
+    } else if (data > offset) {
+        call->status = BLOCK_STATUS_ZERO;
+        call->range[1] = MIN(call->range[1], (uint64_t)(data - offset));
+    } else {
+        off_t hole = lseek(call->fd, offset, SEEK_HOLE);
+        call->status = BLOCK_STATUS_DATA;
+        if (hole > offset) {
+            call->range[1] = MIN(call->range[1], (uint64_t)(hole - offset));
+        }
+    }
+    return 0;
+}
+
+int file_co_block_status(struct block_node *node, uint64_t offset, uint64_t *length, uint64_t *map)
+{
+    const struct file_state *s = node->state;
+    struct range_call call = {.fd = s->fd, .range = {offset, *length}};
+
+    *map = offset;
+    if (s->is_device) {
+        return BLOCK_STATUS_DATA | BLOCK_STATUS_OFFSET_VALID | BLOCK_STATUS_ALLOCATED;
+    }
+    int ret = co_thread_pool(seek_in_worker, &call);
+    if (ret < 0) {
+        return ret;
+    }
+    *length = call.range[1];
+    return call.status | BLOCK_STATUS_OFFSET_VALID | BLOCK_STATUS_ALLOCATED;
+}

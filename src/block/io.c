@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Requests to a node: checked, and handed to the driver as they are if it can take them so; cut,
+ * copied or padded if it cannot (bounce.c).
+ *
+ * Flushes: a write sets `unflushed` after it is done and before it is reported; a flush clears it,
+ * then tells the driver. So a flush that finds it clear has nothing to do: all that was reported
+ * is covered by an earlier flush. As that one may still be running, flushes take turns by
+ * flush_lock; ten that come together cost two.
+ */
+#include <errno.h>
+
+#include "base/range.h"
+#include "block/bounce.h"
+#include "block/node.h"
+#include "trace/trace.h"
+
+#define likely(x)   __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+/* ---- read and write -------------------------------------------------------------------------- */
+
+int block_co_preadv(struct block_node *node, uint64_t offset, const struct block_iov *iov,
+                    unsigned flags, uint64_t id)
+{
+    TRACE(block_co_preadv, id, node->name, offset, iov->size);
+    if (unlikely(!range_fits(offset, iov->size, block_length(node)))) {
+        return -EIO;
+    }
+    if (unlikely(!iov->size)) {
+        return 0;
+    }
+    if (likely(bounce_not_needed(node, offset, iov))) {
+        return node->driver->co_preadv(node, offset, iov, flags, id);
+    }
+    return co_bounce_read(node, offset, iov, flags, id);
+}
+
+/* Before a change is reported: the next flush must reach the driver. */
+static void mark_unflushed(struct block_node *node)
+{
+    if (node->driver->co_flush && !atomic_load(&node->unflushed)) {
+        atomic_store(&node->unflushed, true);
+    }
+}
+
+static int co_write_tracked(struct block_node *node, uint64_t offset, const struct block_iov *iov,
+                            unsigned flags, uint64_t id)
+{
+    uint64_t mask = node->request_mask;
+    struct tracked_write write;
+    int ret;
+
+    if (unlikely((offset | iov->size) & mask)) {
+        uint64_t start = offset & ~mask;
+        co_track_begin_serialising(&node->tracker, &write, start,
+                                   align_up(offset + iov->size, mask + 1) - start);
+    } else {
+        co_track_begin(&node->tracker, &write, offset, iov->size);
+    }
+    ret = bounce_not_needed(node, offset, iov)
+              ? node->driver->co_pwritev(node, offset, iov, flags, id)
+              : co_bounce_write(node, offset, iov, flags, id);
+    co_track_end(&node->tracker, &write);
+    return ret;
+}
+
+/* A driver that cannot write through to stable storage is flushed after the write. */
+static int co_finish_write(struct block_node *node, int ret, bool flush, uint64_t id)
+{
+    mark_unflushed(node); /* also after an error: a part may have been written */
+    if (unlikely(flush) && ret == 0) {
+        return block_co_flush(node, id);
+    }
+    return ret;
+}
+
+int block_co_pwritev(struct block_node *node, uint64_t offset, const struct block_iov *iov,
+                     unsigned flags, uint64_t id)
+{
+    int ret;
+
+    TRACE(block_co_pwritev, id, node->name, offset, iov->size);
+    if (unlikely(!(node->flags & BLOCK_OPEN_RDWR))) {
+        return -EROFS;
+    }
+    if (unlikely(!range_fits(offset, iov->size, block_length(node)))) {
+        return -EIO;
+    }
+    if (unlikely(!iov->size)) {
+        return 0;
+    }
+
+    unsigned driver_flags = flags & (node->driver->supported_flags | ~BLOCK_REQ_FUA);
+    if (likely(!node->tracks_writes && bounce_not_needed(node, offset, iov))) {
+        ret = node->driver->co_pwritev(node, offset, iov, driver_flags, id);
+    } else {
+        ret = co_write_tracked(node, offset, iov, driver_flags, id);
+    }
+    return co_finish_write(node, ret, flags != driver_flags, id);
+}
+
+/* ---- flush ----------------------------------------------------------------------------------- */
+
+int block_co_flush(struct block_node *node, uint64_t id)
+{
+    int ret = 0;
+
+    TRACE(block_co_flush, id, node->name);
+    if (!node->driver->co_flush) {
+        return node->file ? block_co_flush(node->file, id) : 0;
+    }
+    if (node->driver->is_protocol && node->flags & BLOCK_OPEN_NO_FLUSH) {
+        return 0;
+    }
+    co_mutex_lock(&node->flush_lock);
+    if (atomic_exchange(&node->unflushed, false)) {
+        ret = node->driver->co_flush(node, id);
+        if (ret < 0) {
+            atomic_store(&node->unflushed, true);
+        }
+    }
+    co_mutex_unlock(&node->flush_lock);
+    return ret;
+}
+
+/* ---- write zeroes ---------------------------------------------------------------------------- */
+
+/* Of whole blocks, by the driver. */
+static int co_zero_blocks(struct block_node *node, uint64_t offset, uint64_t length, unsigned flags)
+{
+    struct tracked_write write;
+    int ret = 0;
+
+    if (!length) {
+        return 0;
+    }
+    if (!node->driver->co_write_zeroes) {
+        return -ENOTSUP;
+    }
+    if (node->tracks_writes) {
+        co_track_begin(&node->tracker, &write, offset, length);
+    }
+    while (length && ret == 0) {
+        uint64_t n = MIN(length, node->limits.max_write_zeroes);
+        ret = node->driver->co_write_zeroes(node, offset, n, flags);
+        offset += n;
+        length -= n;
+    }
+    if (node->tracks_writes) {
+        co_track_end(&node->tracker, &write);
+    }
+    return ret;
+}
+
+int block_co_write_zeroes(struct block_node *node, uint64_t offset, uint64_t length, unsigned flags)
+{
+    uint64_t mask = node->request_mask;
+
+    TRACE(block_co_write_zeroes, node->name, offset, length, flags);
+    if (!(node->flags & BLOCK_OPEN_RDWR)) {
+        return -EROFS;
+    }
+    if (!range_fits(offset, length, block_length(node))) {
+        return -EIO;
+    }
+    if (!(node->flags & BLOCK_OPEN_UNMAP)) {
+        flags &= ~BLOCK_REQ_MAY_UNMAP;
+    }
+
+    /* [offset, first) and [last, end) are parts of blocks; [first, last) is whole ones. */
+    uint64_t end = offset + length;
+    uint64_t first = MIN(align_up(offset, mask + 1), end);
+    uint64_t last = MAX(end & ~mask, first);
+    unsigned driver_flags = flags & (node->driver->supported_flags | ~BLOCK_REQ_FUA);
+    int ret = -ENOTSUP;
+
+    if (flags & BLOCK_REQ_NO_FALLBACK && (first != offset || last != end)) {
+        return -ENOTSUP;
+    }
+    ret = co_zero_blocks(node, first, last - first, driver_flags | BLOCK_REQ_NO_FALLBACK);
+    if (ret == -ENOTSUP && !(flags & BLOCK_REQ_NO_FALLBACK)) {
+        return co_bounce_zeroes(node, offset, length, flags);
+    }
+    ret = co_finish_write(node, ret, flags != driver_flags, 0);
+    if (ret == 0) {
+        ret = co_bounce_zeroes(node, offset, first - offset, flags);
+    }
+    if (ret == 0) {
+        ret = co_bounce_zeroes(node, last, end - last, flags);
+    }
+    return ret;
+}
+
+/* ---- discard and status ---------------------------------------------------------------------- */
+
+/* A hint: what cannot be done, or is not allowed by discard=, is left undone. */
+int block_co_discard(struct block_node *node, uint64_t offset, uint64_t length)
+{
+    uint64_t alignment = node->limits.discard_alignment;
+    struct tracked_write write;
+    int ret = 0;
+
+    TRACE(block_co_discard, node->name, offset, length);
+    if (!(node->flags & BLOCK_OPEN_RDWR)) {
+        return -EROFS;
+    }
+    if (!range_fits(offset, length, block_length(node))) {
+        return -EIO;
+    }
+    if (!(node->flags & BLOCK_OPEN_UNMAP) || !node->driver->co_discard) {
+        return 0;
+    }
+    uint64_t first = align_up(offset, alignment);
+    uint64_t last = align_down(offset + length, alignment);
+    if (first >= last) {
+        return 0;
+    }
+
+    if (node->tracks_writes) {
+        co_track_begin(&node->tracker, &write, first, last - first);
+    }
+    while (first < last && ret == 0) {
+        uint64_t n = MIN(last - first, node->limits.max_discard);
+        ret = node->driver->co_discard(node, first, n);
+        first += n;
+    }
+    if (node->tracks_writes) {
+        co_track_end(&node->tracker, &write);
+    }
+    mark_unflushed(node);
+    return ret == -ENOTSUP ? 0 : ret;
+}
+
+int block_co_status(struct block_node *node, uint64_t offset, uint64_t *length, uint64_t *map)
+{
+    uint64_t total = block_length(node);
+
+    *map = 0;
+    if (offset >= total) {
+        *length = 0;
+        return BLOCK_STATUS_EOF;
+    }
+    *length = MIN(*length, total - offset);
+    if (!*length || !node->driver->co_block_status) {
+        return BLOCK_STATUS_DATA | BLOCK_STATUS_ALLOCATED;
+    }
+    return node->driver->co_block_status(node, offset, length, map);
+}

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Who uses a node: the links of the graph, what users claim, and drains, which go up along the
+ * links to the gates.
+ *
+ * A node's `drained` is the sum of the drains of itself and, over all its children, of theirs; a
+ * link made or removed in the middle of a drain carries its share, so begin and end always match.
+ */
+#include <assert.h>
+#include <stdlib.h>
+
+#include "block/gate.h"
+#include "block/node.h"
+
+/* ---- drains ---------------------------------------------------------------------------------- */
+
+static void drain_user(struct block_link *link, int change);
+
+static void drain_node(struct block_node *node, int change)
+{
+    unsigned before = node->drained;
+
+    node->drained += change;
+    if (!before && node->drained && node->driver->drain_begin) {
+        node->driver->drain_begin(node);
+    }
+    for (struct block_link *link = node->users; link; link = link->next_user) {
+        drain_user(link, change);
+    }
+    if (before && !node->drained && node->driver->drain_end) {
+        node->driver->drain_end(node);
+    }
+}
+
+static void drain_user(struct block_link *link, int change)
+{
+    if (link->parent) {
+        drain_node(link->parent, change);
+        return;
+    }
+    for (; change > 0; change--) {
+        gate_close(link->gate);
+    }
+    for (; change < 0; change++) {
+        gate_open(link->gate);
+    }
+}
+
+static bool gates_above_idle(void *opaque)
+{
+    struct block_node *node = opaque;
+
+    for (struct block_link *link = node->users; link; link = link->next_user) {
+        if (link->parent ? !gates_above_idle(link->parent) : !gate_is_idle(link->gate)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void block_node_drain_begin(struct block_node *node)
+{
+    drain_node(node, 1);
+    gate_wait_idle(gates_above_idle, node);
+}
+
+void block_node_drain_end(struct block_node *node)
+{
+    assert(node->drained > 0);
+    drain_node(node, -1);
+}
+
+/* ---- links ----------------------------------------------------------------------------------- */
+
+static bool check_claim(const struct block_link *link, enum block_claim claim, struct error **errp)
+{
+    const struct block_node *node = link->node;
+
+    for (const struct block_link *other = node->users; other; other = other->next_user) {
+        if (other == link || claim == BLOCK_CLAIM_NONE || other->claim == BLOCK_CLAIM_NONE) {
+            continue;
+        }
+        if (claim == BLOCK_CLAIM_WRITE || other->claim == BLOCK_CLAIM_WRITE) {
+            error_set(errp, "node '%s' is already in use by '%s', so '%s' cannot %s it%s",
+                      node->name, other->user, link->user,
+                      claim == BLOCK_CLAIM_WRITE ? "write" : "read",
+                      other->claim == BLOCK_CLAIM_WRITE ? " while that may write to it" : "");
+            return false;
+        }
+    }
+    if (claim == BLOCK_CLAIM_WRITE && !(node->flags & BLOCK_OPEN_RDWR)) {
+        error_set(errp, "Block node is read-only: '%s', which '%s' wants to write", node->name,
+                  link->user);
+        return false;
+    }
+    return true;
+}
+
+bool block_link_add(struct block_link *link, struct error **errp)
+{
+    struct block_node *node = link->node;
+
+    if (!check_claim(link, link->claim, errp)) {
+        return false;
+    }
+    block_node_ref(node);
+    link->next_user = node->users;
+    node->users = link;
+    drain_user(link, node->drained);
+    return true;
+}
+
+bool block_link_set_claim(struct block_link *link, enum block_claim claim, struct error **errp)
+{
+    if (!check_claim(link, claim, errp)) {
+        return false;
+    }
+    link->claim = claim;
+    return true;
+}
+
+void block_link_remove(struct block_link *link)
+{
+    struct block_node *node = link->node;
+    struct block_link **p = &node->users;
+
+    while (*p != link) {
+        p = &(*p)->next_user;
+    }
+    *p = link->next_user;
+    drain_user(link, -(int)node->drained);
+    block_node_unref(node);
+}

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The node graph: opening, naming, references, users.
+ *
+ *   backend "disk0"   backend "disk1"        <- requests enter here, through a gate
+ *        |                 |
+ *      link              link                <- struct block_link: who uses whom, and how
+ *        v                 v
+ *   node "#block1" (raw)  node "n" (null-co)
+ *        | file
+ *        v
+ *   node "#block0" (file)
+ *
+ * Nodes are made on the main loop by -blockdev, -drive or blockdev-add, named by node-name, and
+ * counted by references (a link from above, the monitor). The graph changes only on the main
+ * loop, after a drain.
+ */
+#ifndef FERRY_BLOCK_NODE_H
+#define FERRY_BLOCK_NODE_H
+
+#include <stdatomic.h>
+
+#include "aio/coroutine.h"
+#include "block/driver.h"
+#include "block/track.h"
+
+#define BLOCK_OPEN_RDWR           1u
+#define BLOCK_OPEN_NOCACHE        2u  /* O_DIRECT: cache.direct=on */
+#define BLOCK_OPEN_NO_FLUSH       4u  /* flushes are dropped: cache.no-flush=on */
+#define BLOCK_OPEN_UNMAP          8u  /* discards pass: discard=unmap */
+#define BLOCK_OPEN_AUTO_READ_ONLY 16u /* rather read-only than fail: auto-read-only=on */
+#define BLOCK_OPEN_PROBED         32u /* raw was guessed; not for children */
+
+/* What a user does with a node. One that writes wants it for itself. */
+enum block_claim { BLOCK_CLAIM_NONE, BLOCK_CLAIM_READ, BLOCK_CLAIM_WRITE };
+
+/* A use of a node by what is above it. Main loop. */
+struct block_link {
+    struct block_node *node;   /* what is used */
+    struct block_node *parent; /* who uses it: a node … */
+    struct block_gate *gate;   /* … or the gate of a backend */
+    const char *user;          /* its name, for messages; lives as long as the link */
+    enum block_claim claim;
+    struct block_link *next_user;  /* other users of `node` */
+    struct block_link *next_child; /* other children of `parent` */
+};
+
+struct block_node {
+    /* constant while it is open */
+    const struct block_driver *driver;
+    char *name;     /* node-name; generated names begin with '#' */
+    char *filename; /* what messages call it; "" if there is none */
+    unsigned flags;
+    struct block_node *file; /* protocol child of a format node, or NULL */
+    struct block_node *backing;
+    struct block_limits limits;
+    uint64_t request_mask; /* request_alignment - 1 */
+    bool tracks_writes;    /* request_alignment is more than 1 */
+    void *state;           /* driver->state_size bytes */
+    /* main loop */
+    unsigned refs;
+    bool monitor_owned;
+    unsigned drained; /* nested drains of it and what is below it */
+    struct block_link *users, *children;
+    struct block_node *next;
+    /* atomic */
+    _Atomic(uint64_t) length; /* bytes */
+    _Atomic(bool) unflushed;  /* written since the last flush began */
+    /* under flush_lock, a coroutine lock: one flush at a time */
+    struct co_mutex flush_lock;
+    /* block/track.h */
+    struct block_tracker tracker;
+};
+
+/* Opens from options as -blockdev has them (driver=, node-name=, read-only=, auto-read-only=,
+ * cache.direct=, cache.no-flush=, discard=, detect-zeroes=, and the driver's own). flags are the
+ * defaults. The caller gets a reference. Unknown options are an error. Main loop, which must be
+ * bound to the thread. */
+struct block_node *block_node_open(struct options *opts, unsigned flags, struct error **errp);
+/* Reads the options that every node has into *flags, which holds the defaults; leaves them in. */
+bool block_node_parse_flags(struct options *opts, unsigned *flags, struct error **errp);
+/* A driver opens its child KEY ("file"): nested options "file.driver=…" or a reference
+ * "file=NAME". It becomes node->file or node->backing; node.c lets go of it at close. */
+bool block_node_open_child(struct block_node *parent, struct options *opts, const char *key,
+                           struct error **errp);
+struct block_node *block_node_find(const char *name);
+struct block_node *block_node_first(void);
+void block_node_ref(struct block_node *node);
+void block_node_unref(struct block_node *node);
+
+/* Adds a user (link->node, parent or gate, user and claim are set) and a reference; an error if it
+ * or another user writes. */
+bool block_link_add(struct block_link *link, struct error **errp);
+bool block_link_set_claim(struct block_link *link, enum block_claim claim, struct error **errp);
+void block_link_remove(struct block_link *link);
+
+/* Closes the gates of all backends above the node, and waits (polling the loop of this thread)
+ * until no request is below them; new ones wait until the end. Main loop, not in a coroutine,
+ * without the machine lock. */
+void block_node_drain_begin(struct block_node *node);
+void block_node_drain_end(struct block_node *node);
+
+/* Requests to a node, any alignment; in a coroutine. For backends (within their gate) and for
+ * drivers (to their children). id: of the request, for tracing, or 0. */
+int block_co_preadv(struct block_node *node, uint64_t offset, const struct block_iov *iov,
+                    unsigned flags, uint64_t id);
+int block_co_pwritev(struct block_node *node, uint64_t offset, const struct block_iov *iov,
+                     unsigned flags, uint64_t id);
+int block_co_flush(struct block_node *node, uint64_t id);
+int block_co_discard(struct block_node *node, uint64_t offset, uint64_t length);
+int block_co_write_zeroes(struct block_node *node, uint64_t offset, uint64_t length,
+                          unsigned flags);
+int block_co_status(struct block_node *node, uint64_t offset, uint64_t *length, uint64_t *map);
+
+/* Bytes. Any thread. */
+static inline uint64_t block_length(struct block_node *node)
+{
+    return atomic_load_explicit(&node->length, memory_order_relaxed);
+}
+
+/* Runs fn(opaque) in a coroutine of this thread's loop and polls the loop until it has returned;
+ * its result. Main loop, not in a coroutine. */
+int block_run(int (*fn)(void *opaque), void *opaque);
+
+/* Frees all nodes that the monitor owns (process end). */
+void block_nodes_close(void);
+
+#endif

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * raw: the bytes of the child, or a window of them (offset=, size=).
+ *
+ *   node:   0 |--------------- length ----------------|
+ *   child:  0 ......... offset |----------------------| ...... length of the child
+ *
+ * Requests pass straight through: no copy, no lock, no alignment of its own. Only a node whose
+ * format was guessed looks at writes to its first sector (probe.h): such a write is copied before
+ * it is looked at, for its buffers are guest memory that may change at any time.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/options.h"
+#include "base/range.h"
+#include "block/drivers.h"
+#include "block/iov.h"
+#include "block/node.h"
+#include "block/probe.h"
+
+#define SECTOR 512
+
+struct raw_state {
+    uint64_t offset, size; /* bytes; constant */
+};
+
+static bool raw_open(struct block_node *node, struct options *opts, struct error **errp)
+{
+    struct raw_state *s = node->state;
+    bool has_size = options_has(opts, "size");
+
+    if (!options_get_size(opts, "offset", 1, &s->offset, errp) ||
+        !options_get_size(opts, "size", 1, &s->size, errp) ||
+        !block_node_open_child(node, opts, "file", errp)) {
+        return false;
+    }
+    free(node->filename);
+    node->filename = xstrdup(node->file->filename);
+
+    uint64_t total = block_length(node->file);
+    if (s->offset > total) {
+        error_set(errp,
+                  "offset=%" PRIu64 " lies behind the end of '%s', which has %" PRIu64 " bytes",
+                  s->offset, node->filename, total);
+        return false;
+    }
+    if (has_size && (!s->size || s->size % SECTOR)) {
+        error_set(errp, "size=%" PRIu64 " is not a positive multiple of %d", s->size, SECTOR);
+        return false;
+    }
+    if (!has_size) {
+        s->size = align_down(total - s->offset, SECTOR);
+    }
+    if (!range_fits(s->offset, s->size, total)) {
+        error_set(errp,
+                  "offset=%" PRIu64 " and size=%" PRIu64 " do not fit into '%s', which has %" PRIu64
+                  " bytes",
+                  s->offset, s->size, node->filename, total);
+        return false;
+    }
+    return true;
+}
+
+static int64_t raw_length(struct block_node *node)
+{
+    return ((struct raw_state *)node->state)->size;
+}
+
+static void raw_limits(struct block_node *node, struct block_limits *limits)
+{
+    /* So that a write to the first sector always comes as a whole. */
+    if (node->flags & BLOCK_OPEN_PROBED) {
+        limits->request_alignment = SECTOR;
+    }
+}
+
+static int raw_co_preadv(struct block_node *node, uint64_t offset, const struct block_iov *iov,
+                         unsigned flags, uint64_t id)
+{
+    const struct raw_state *s = node->state;
+
+    return block_co_preadv(node->file, s->offset + offset, iov, flags, id);
+}
+
+/* A write that begins in the first sector of a probed image. */
+static int raw_co_write_probed(struct block_node *node, const struct block_iov *iov, unsigned flags,
+                               uint64_t id)
+{
+    const struct raw_state *s = node->state;
+    _Alignas(SECTOR) char sector[SECTOR];
+    int ret = -ENOMEM;
+
+    block_iov_read(iov, 0, sector, SECTOR);
+    if (strcmp(block_probe_format(sector), "raw")) {
+        return -EPERM;
+    }
+    struct iovec *vec = calloc(iov->niov + 1, sizeof(*vec));
+    if (vec) {
+        int niov;
+        block_iov_slice(iov, SECTOR, iov->size - SECTOR, vec + 1, iov->niov, &niov);
+        vec[0] = (struct iovec){.iov_base = sector, .iov_len = SECTOR};
+        struct block_iov checked = {.iov = vec, .niov = niov + 1, .size = iov->size};
+        ret = block_co_pwritev(node->file, s->offset, &checked, flags, id);
+    }
+    free(vec);
+    return ret;
+}
+
+static int raw_co_pwritev(struct block_node *node, uint64_t offset, const struct block_iov *iov,
+                          unsigned flags, uint64_t id)
+{
+    const struct raw_state *s = node->state;
+
+    if (offset < SECTOR && node->flags & BLOCK_OPEN_PROBED) {
+        return raw_co_write_probed(node, iov, flags, id);
+    }
+    return block_co_pwritev(node->file, s->offset + offset, iov, flags, id);
+}
+
+static int raw_co_discard(struct block_node *node, uint64_t offset, uint64_t length)
+{
+    const struct raw_state *s = node->state;
+
+    return block_co_discard(node->file, s->offset + offset, length);
+}
+
+static int raw_co_write_zeroes(struct block_node *node, uint64_t offset, uint64_t length,
+                               unsigned flags)
+{
+    const struct raw_state *s = node->state;
+
+    return block_co_write_zeroes(node->file, s->offset + offset, length, flags);
+}
+
+static int raw_co_block_status(struct block_node *node, uint64_t offset, uint64_t *length,
+                               uint64_t *map)
+{
+    const struct raw_state *s = node->state;
+
+    return block_co_status(node->file, s->offset + offset, length, map);
+}
+
+const struct block_driver block_driver_raw = {
+    .name = "raw",
+    .help = "the bytes of the file as they are; offset=, size=",
+    .state_size = sizeof(struct raw_state),
+    .supported_flags = BLOCK_REQ_FUA,
+    .open = raw_open,
+    .limits = raw_limits,
+    .length = raw_length,
+    .co_preadv = raw_co_preadv,
+    .co_pwritev = raw_co_pwritev,
+    .co_discard = raw_co_discard,
+    .co_write_zeroes = raw_co_write_zeroes,
+    .co_block_status = raw_co_block_status,
+};

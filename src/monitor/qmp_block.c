@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+/* QMP: block nodes and the backends of disks. */
+#include "base/options.h"
+#include "block/backend.h"
+#include "block/node.h"
+#include "device/device.h"
+#include "monitor/qmp_commands.h"
+
+/* A file name comes from outside and may not be UTF-8; then it is left out. */
+static void set_text(json_t *object, const char *key, const char *text)
+{
+    json_t *value = json_string(text);
+
+    json_object_set_new(object, key, value ? value : json_string(""));
+}
+
+/* BlockDeviceInfo; what throttling would add is zero: ferry limits nothing. */
+static json_t *node_info(struct block_node *node, bool write_cache)
+{
+    static const char *const limits[] = { "bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr" };
+    json_t *info = json_pack(
+        "{s:s, s:s, s:b, s:i, s:b, s:i, s:s, s:{s:b, s:b, s:b}, s:{s:s, s:I}}", "node-name",
+        node->name, "drv", node->driver->name, "ro", !(node->flags & BLOCK_OPEN_RDWR),
+        "backing_file_depth", 0, "encrypted", 0, "write_threshold", 0, "detect_zeroes", "off",
+        "cache", "writeback", write_cache, "direct", !!(node->flags & BLOCK_OPEN_NOCACHE),
+        "no-flush", !!(node->flags & BLOCK_OPEN_NO_FLUSH), "image", "format", node->driver->name,
+        "virtual-size", (json_int_t)block_length(node));
+
+    set_text(info, "file", node->filename);
+    set_text(json_object_get(info, "image"), "filename", node->filename);
+    for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++) {
+        json_object_set_new(info, limits[i], json_integer(0));
+    }
+    return info;
+}
+
+json_t *qmp_query_named_block_nodes(json_t *args, struct error **errp)
+{
+    json_t *list = json_array();
+
+    for (struct block_node *node = block_node_first(); node; node = node->next) {
+        json_array_append_new(list, node_info(node, true));
+    }
+    return list;
+}
+
+json_t *qmp_query_block(json_t *args, struct error **errp)
+{
+    json_t *list = json_array();
+
+    for (struct block_backend *be = backend_first(); be; be = backend_next(be)) {
+        const char *device = backend_device(be);
+        json_t *info = json_pack("{s:s, s:b, s:b, s:s, s:o}", "device", backend_name(be), "locked",
+                                 0, "removable", 0, "type", "unknown", "inserted",
+                                 node_info(backend_root(be), backend_write_cache(be)));
+
+        if (*device) {
+            json_object_set_new(info, "io-status", json_string("ok"));
+        }
+        /* Without an id it is only a type's name. */
+        if (device_find(device)) {
+            json_object_set_new(info, "qdev", json_string(device));
+        }
+        json_array_append_new(list, info);
+    }
+    return list;
+}
+
+static json_t *with_options(json_t *args, bool (*run)(struct options *opts, struct error **errp),
+                            struct error **errp)
+{
+    struct options *opts = options_from_json(args, errp);
+    bool ok = opts && run(opts, errp);
+
+    options_free(opts);
+    return ok ? json_object() : NULL;
+}
+
+json_t *qmp_blockdev_add(json_t *args, struct error **errp)
+{
+    return with_options(args, blockdev_add, errp);
+}
+
+json_t *qmp_blockdev_del(json_t *args, struct error **errp)
+{
+    const char *name = json_string_value(json_object_get(args, "node-name"));
+
+    return blockdev_del(name, errp) ? json_object() : NULL;
+}

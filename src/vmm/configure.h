@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Single options, checked and carried over into the machine: -machine, -m, -smp, -name, -rtc,
+ * -action. Main thread, before machine_init().
+ */
+#ifndef FERRY_VMM_CONFIGURE_H
+#define FERRY_VMM_CONFIGURE_H
+
+#include "machine/machine.h"
+#include "vmm/cmdline.h"
+#include "vmm/lifecycle.h"
+
+/* The machine of -machine with its properties; the default one if there is none. NULL on error. */
+struct machine *config_machine(const struct cmdline *cmdline, struct error **errp);
+bool config_memory(struct machine *machine, const char *text, struct error **errp);
+bool config_smp(struct machine *machine, const char *text, struct error **errp);
+bool config_rtc(struct machine *machine, const char *text, struct error **errp);
+/* The guest's name, to be freed; NULL text gives NULL in *name. Sets the process's name. */
+bool config_name(const char *text, char **name, struct error **errp);
+bool config_actions(const struct cmdline *cmdline, struct lifecycle_actions *actions,
+                    struct error **errp);
+
+#endif

@@ -1,0 +1,436 @@
+/* SPDX-License-Identifier: MIT */
+#include "vmm/lifecycle.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "accel/vcpu.h"
+#include "aio/clock.h"
+#include "base/log.h"
+#include "block/backend.h"
+#include "device/system.h"
+#include "hw/pm.h"
+#include "mem/machine_lock.h"
+#include "monitor/monitor.h"
+
+/* ---- requests: any thread ------------------------------------------------------------------- */
+
+enum request {
+    REQUEST_SHUTDOWN = 1 << 0,
+    REQUEST_RESET = 1 << 1,
+    REQUEST_PANIC = 1 << 2,
+    REQUEST_INTERNAL_ERROR = 1 << 3,
+    REQUEST_IO_ERROR = 1 << 4,
+    REQUEST_DEBUG = 1 << 5,
+};
+
+static struct {
+    /* atomic */
+    _Atomic(uint32_t) pending;
+    _Atomic(int) shutdown_cause, reset_cause, exit_status;
+    /* main thread */
+    struct aio_loop *loop;
+    struct machine *machine;
+    struct lifecycle_actions actions;
+    const char *name;
+    enum run_state state;
+    int signal_fd;
+    bool quit;
+    int status;
+} vm = { .signal_fd = -1 };
+
+static const char *const state_names[RUN_STATE_COUNT] = {
+    [RUN_STATE_PRELAUNCH] = "prelaunch",
+    [RUN_STATE_RUNNING] = "running",
+    [RUN_STATE_PAUSED] = "paused",
+    [RUN_STATE_SHUTDOWN] = "shutdown",
+    [RUN_STATE_INTERNAL_ERROR] = "internal-error",
+    [RUN_STATE_IO_ERROR] = "io-error",
+    [RUN_STATE_GUEST_PANICKED] = "guest-panicked",
+    [RUN_STATE_DEBUG] = "debug",
+};
+
+static const char *const cause_names[] = {
+    [SYSTEM_CAUSE_NONE] = "none",
+    [SYSTEM_CAUSE_HOST_ERROR] = "host-error",
+    [SYSTEM_CAUSE_HOST_QMP_QUIT] = "host-qmp-quit",
+    [SYSTEM_CAUSE_HOST_QMP_SYSTEM_RESET] = "host-qmp-system-reset",
+    [SYSTEM_CAUSE_HOST_SIGNAL] = "host-signal",
+    [SYSTEM_CAUSE_HOST_UI] = "host-ui",
+    [SYSTEM_CAUSE_GUEST_SHUTDOWN] = "guest-shutdown",
+    [SYSTEM_CAUSE_GUEST_RESET] = "guest-reset",
+    [SYSTEM_CAUSE_GUEST_PANIC] = "guest-panic",
+};
+
+static void request(uint32_t what)
+{
+    atomic_fetch_or(&vm.pending, what);
+    aio_loop_wake(vm.loop);
+}
+
+/* The first cause stands until the request has been carried out. */
+static void request_with_cause(uint32_t what, _Atomic(int) *cause, int value)
+{
+    int none = SYSTEM_CAUSE_NONE;
+
+    atomic_compare_exchange_strong(cause, &none, value);
+    request(what);
+}
+
+static void on_shutdown(enum system_cause cause, int exit_status)
+{
+    int zero = 0;
+
+    atomic_compare_exchange_strong(&vm.exit_status, &zero, exit_status);
+    request_with_cause(REQUEST_SHUTDOWN, &vm.shutdown_cause, cause);
+}
+
+static void on_reset(enum system_cause cause)
+{
+    request_with_cause(REQUEST_RESET, &vm.reset_cause, cause);
+}
+
+static void on_panicked(const struct system_crash *crash)
+{
+    if (crash && crash->has_hyperv) {
+        log_error("the guest crashed on vCPU %u: 0x%" PRIx64 " 0x%" PRIx64 " 0x%" PRIx64
+                  " 0x%" PRIx64 " 0x%" PRIx64,
+                  crash->vcpu, crash->hyperv[0], crash->hyperv[1], crash->hyperv[2],
+                  crash->hyperv[3], crash->hyperv[4]);
+    } else {
+        log_error("the guest crashed");
+    }
+    request(REQUEST_PANIC);
+}
+
+static void on_internal_error(unsigned vcpu)
+{
+    request(REQUEST_INTERNAL_ERROR);
+}
+
+static void on_debug(unsigned vcpu)
+{
+    request(REQUEST_DEBUG);
+}
+
+static void on_io_error(const char *device, bool is_write)
+{
+    log_error("device '%s': %s error; the VM stops", device, is_write ? "write" : "read");
+    request(REQUEST_IO_ERROR);
+}
+
+static const struct system_handlers handlers = {
+    .shutdown = on_shutdown,
+    .reset = on_reset,
+    .panicked = on_panicked,
+    .internal_error = on_internal_error,
+    .debug = on_debug,
+    .io_error = on_io_error,
+};
+
+/* ---- run state: main thread ----------------------------------------------------------------- */
+
+enum run_state lifecycle_state(void)
+{
+    return vm.state;
+}
+
+const char *run_state_name(enum run_state state)
+{
+    return state_names[state];
+}
+
+bool vm_start(struct error **errp)
+{
+    if (vm.state == RUN_STATE_RUNNING) {
+        return true;
+    }
+    if (vm.state == RUN_STATE_INTERNAL_ERROR || vm.state == RUN_STATE_SHUTDOWN ||
+        vm.state == RUN_STATE_GUEST_PANICKED) {
+        error_set(errp, "Resetting the Virtual Machine is required");
+        return false;
+    }
+    clock_virtual_resume();
+    timers_clock_changed(AIO_CLOCK_VIRTUAL);
+    system_vm_state_changed(true);
+    vm.state = RUN_STATE_RUNNING;
+    qmp_event("RESUME", NULL);
+    vcpus_resume();
+    return true;
+}
+
+static void stop_vm(enum run_state state, bool tell)
+{
+    if (vm.state == RUN_STATE_RUNNING) {
+        int ret;
+
+        vcpus_pause();
+        clock_virtual_pause();
+        system_vm_state_changed(false);
+        ret = backends_flush_all();
+        if (ret < 0) {
+            log_error("flushing the disks failed: %s", strerror(-ret));
+        }
+        if (tell) {
+            qmp_event("STOP", NULL);
+        }
+    }
+    vm.state = state;
+}
+
+void vm_stop(enum run_state state)
+{
+    stop_vm(state, true);
+}
+
+static bool vm_reset(void)
+{
+    struct error *err = NULL;
+    bool was_running = vm.state == RUN_STATE_RUNNING;
+    int cause = atomic_exchange(&vm.reset_cause, SYSTEM_CAUSE_NONE);
+
+    /* Devices let go of guest memory first: no DMA hits what the reset loads. */
+    vcpus_pause();
+    if (was_running) {
+        system_vm_state_changed(false);
+    }
+    if (!machine_reset(vm.machine, &err)) {
+        error_prepend(&err, "reset failed: ");
+        error_report(err);
+        vm.status = 1;
+        vm.quit = true;
+        return false;
+    }
+    if (cause != SYSTEM_CAUSE_NONE) {
+        qmp_event("RESET", json_pack("{s:b, s:s}", "guest", cause == SYSTEM_CAUSE_GUEST_RESET,
+                                     "reason", cause_names[cause]));
+    }
+    if (was_running) {
+        system_vm_state_changed(true);
+        vcpus_resume();
+    } else {
+        vm.state = RUN_STATE_PRELAUNCH;
+    }
+    return true;
+}
+
+static void do_shutdown(void)
+{
+    int cause = atomic_exchange(&vm.shutdown_cause, SYSTEM_CAUSE_NONE);
+    bool guest = cause == SYSTEM_CAUSE_GUEST_SHUTDOWN || cause == SYSTEM_CAUSE_GUEST_RESET ||
+                 cause == SYSTEM_CAUSE_GUEST_PANIC;
+    bool by_host = cause == SYSTEM_CAUSE_HOST_SIGNAL || cause == SYSTEM_CAUSE_HOST_QMP_QUIT ||
+                   cause == SYSTEM_CAUSE_HOST_UI;
+
+    qmp_event("SHUTDOWN",
+              json_pack("{s:b, s:s}", "guest", guest, "reason", cause_names[cause]));
+    if (vm.actions.shutdown == SHUTDOWN_PAUSE && !by_host &&
+        !atomic_load(&vm.exit_status)) {
+        vm_stop(RUN_STATE_SHUTDOWN);
+        return;
+    }
+    stop_vm(RUN_STATE_SHUTDOWN, false); /* SHUTDOWN was the last word */
+    vm.status = atomic_load(&vm.exit_status);
+    vm.quit = true;
+}
+
+static void do_reset(void)
+{
+    bool by_guest = atomic_load(&vm.reset_cause) == SYSTEM_CAUSE_GUEST_RESET;
+
+    if (vm.actions.reboot == REBOOT_SHUTDOWN && by_guest) {
+        atomic_store(&vm.reset_cause, SYSTEM_CAUSE_NONE);
+        on_shutdown(SYSTEM_CAUSE_GUEST_RESET, 0);
+    } else if (vm.actions.reboot == REBOOT_NONE && by_guest) {
+        atomic_store(&vm.reset_cause, SYSTEM_CAUSE_NONE);
+    } else {
+        vm_reset();
+    }
+}
+
+static void do_panic(void)
+{
+    static const char *const names[] = {
+        [PANIC_SHUTDOWN] = "poweroff",
+        [PANIC_PAUSE] = "pause",
+        [PANIC_EXIT_FAILURE] = "poweroff",
+        [PANIC_NONE] = "run",
+    };
+
+    qmp_event("GUEST_PANICKED", json_pack("{s:s}", "action", names[vm.actions.panic]));
+    switch (vm.actions.panic) {
+    case PANIC_NONE:
+        break;
+    case PANIC_PAUSE:
+        vm_stop(RUN_STATE_GUEST_PANICKED);
+        break;
+    case PANIC_EXIT_FAILURE:
+        on_shutdown(SYSTEM_CAUSE_GUEST_PANIC, 1);
+        break;
+    case PANIC_SHUTDOWN:
+        on_shutdown(SYSTEM_CAUSE_GUEST_PANIC, 0);
+        break;
+    }
+}
+
+static void carry_out(uint32_t requests)
+{
+    if (requests & REQUEST_PANIC) {
+        do_panic();
+    }
+    if (requests & REQUEST_INTERNAL_ERROR) {
+        vm_stop(RUN_STATE_INTERNAL_ERROR);
+    }
+    if (requests & REQUEST_IO_ERROR) {
+        vm_stop(RUN_STATE_IO_ERROR);
+    }
+    if (requests & REQUEST_DEBUG) {
+        vm_stop(RUN_STATE_DEBUG);
+    }
+    if (requests & REQUEST_RESET) {
+        do_reset();
+    }
+    if (requests & REQUEST_SHUTDOWN) {
+        do_shutdown();
+    }
+}
+
+int lifecycle_run(void)
+{
+    while (!vm.quit) {
+        uint32_t requests = atomic_exchange(&vm.pending, 0);
+
+        if (requests) {
+            carry_out(requests);
+        } else {
+            aio_loop_poll(vm.loop, true);
+        }
+    }
+    return vm.status;
+}
+
+/* ---- signals -------------------------------------------------------------------------------- */
+
+static void on_signal(void *opaque)
+{
+    struct signalfd_siginfo info;
+
+    if (read(vm.signal_fd, &info, sizeof(info)) == sizeof(info)) {
+        if (info.ssi_pid) {
+            log_info("terminating on signal %u from pid %u", info.ssi_signo, info.ssi_pid);
+        } else {
+            log_info("terminating on signal %u", info.ssi_signo);
+        }
+        on_shutdown(SYSTEM_CAUSE_HOST_SIGNAL, 0);
+    }
+}
+
+/* Blocked here, before any other thread is made: they come by signalfd. */
+static bool init_signals(struct error **errp)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    vm.signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (vm.signal_fd < 0) {
+        error_set_errno(errp, errno, "signalfd");
+        return false;
+    }
+    aio_set_fd(vm.loop, vm.signal_fd, on_signal, NULL, NULL);
+    return true;
+}
+
+/* ---- monitor -------------------------------------------------------------------------------- */
+
+static const char *op_status(void)
+{
+    return run_state_name(vm.state);
+}
+
+static bool op_is_running(void)
+{
+    return vm.state == RUN_STATE_RUNNING;
+}
+
+static bool op_stop(struct error **errp)
+{
+    if (vm.state == RUN_STATE_RUNNING) {
+        vm_stop(RUN_STATE_PAUSED);
+    }
+    return true;
+}
+
+static void op_reset(void)
+{
+    on_reset(SYSTEM_CAUSE_HOST_QMP_SYSTEM_RESET);
+}
+
+static bool op_powerdown(struct error **errp)
+{
+    bool ok;
+
+    machine_lock();
+    ok = acpi_pm_power_button();
+    machine_unlock();
+    if (!ok) {
+        error_set(errp, "the machine has no ACPI power button (-machine acpi=off)");
+        return false;
+    }
+    qmp_event("POWERDOWN", NULL);
+    return true;
+}
+
+static void op_quit(void)
+{
+    on_shutdown(SYSTEM_CAUSE_HOST_QMP_QUIT, 0);
+}
+
+static const char *op_name(void)
+{
+    return vm.name;
+}
+
+static const struct monitor_vm_ops monitor_ops = {
+    .status = op_status,
+    .is_running = op_is_running,
+    .stop = op_stop,
+    .cont = vm_start,
+    .system_reset = op_reset,
+    .system_powerdown = op_powerdown,
+    .quit = op_quit,
+    .name = op_name,
+};
+
+bool lifecycle_init(struct aio_loop *loop, struct machine *machine,
+                    const struct lifecycle_actions *actions, const char *name,
+                    struct error **errp)
+{
+    vm.loop = loop;
+    vm.machine = machine;
+    vm.actions = *actions;
+    vm.name = name;
+    vm.state = RUN_STATE_PRELAUNCH;
+    system_set_handlers(&handlers);
+    monitor_set_vm_ops(&monitor_ops);
+    return init_signals(errp);
+}
+
+void lifecycle_cleanup(void)
+{
+    if (vm.signal_fd >= 0) {
+        aio_set_fd(vm.loop, vm.signal_fd, NULL, NULL, NULL);
+        close(vm.signal_fd);
+        vm.signal_fd = -1;
+    }
+}

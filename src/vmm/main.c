@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT */
+#include <stdlib.h>
+
+#include "base/error.h"
+#include "vmm/cmdline.h"
+#include "vmm/lifecycle.h"
+#include "vmm/setup.h"
+
+int main(int argc, char **argv)
+{
+    struct cmdline cmdline;
+    struct error *err = NULL;
+    bool ok = true;
+    int status = EXIT_SUCCESS;
+
+    switch (cmdline_parse(&cmdline, argc, argv, &err)) {
+    case CMDLINE_EXIT:
+        break;
+    case CMDLINE_ERROR:
+        ok = false;
+        break;
+    case CMDLINE_RUN:
+        if (setup_help(&cmdline, &ok, &err)) {
+            break;
+        }
+        ok = setup(&cmdline, &err);
+        if (ok) {
+            status = lifecycle_run();
+        }
+        setup_cleanup();
+        break;
+    }
+    cmdline_free(&cmdline);
+    if (!ok) {
+        error_report(err);
+        return EXIT_FAILURE;
+    }
+    return status;
+}

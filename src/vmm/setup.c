@@ -1,0 +1,458 @@
+/* SPDX-License-Identifier: MIT */
+#include "vmm/setup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "accel/accel.h"
+#include "accel/cpu_model.h"
+#include "accel/vcpu.h"
+#include "base/alloc.h"
+#include "base/log.h"
+#include "base/options.h"
+#include "base/range.h"
+#include "block/backend.h"
+#include "chardev/chardev.h"
+#include "device/iothread.h"
+#include "device/system.h"
+#include "machine/machine.h"
+#include "mem/address_space.h"
+#include "mem/machine_lock.h"
+#include "monitor/monitor.h"
+#include "vmm/configure.h"
+#include "vmm/drives.h"
+#include "vmm/lifecycle.h"
+#include "vmm/types.h"
+
+static struct {
+    struct aio_loop *loop;
+    struct machine *machine;
+    struct cpu_model *model;
+    struct accel *accel;
+    char *name, *pidfile;
+    bool memory;
+} made;
+
+/* ---- help ----------------------------------------------------------------------------------- */
+
+/* "TYPE,help" or "help": the type, to be freed, or NULL. True if help is asked for. */
+static bool asks_help(const char *text, char **type)
+{
+    const char *comma = strrchr(text, ',');
+
+    *type = NULL;
+    if (cmdline_wants_help(text)) {
+        return true;
+    }
+    if (comma && cmdline_wants_help(comma + 1)) {
+        *type = xstrndup(text, strcspn(text, ","));
+        return true;
+    }
+    return false;
+}
+
+static bool list_help(const struct text_list *list, bool (*print)(const char *type, struct error **),
+                      bool *ok, struct error **errp)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        autofree char *type = NULL;
+
+        if (asks_help(list->text[i], &type)) {
+            *ok = print(type, errp);
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool help_machine(const char *type, struct error **errp)
+{
+    const struct machine_type *found = type ? machine_type_find(type) : NULL;
+
+    if (type && !found) {
+        error_set(errp, "-machine: unsupported machine type '%s'", type);
+        return false;
+    }
+    if (found) {
+        machine_properties_print(found, stdout);
+    } else {
+        machine_types_print(stdout);
+    }
+    return true;
+}
+
+static bool help_accel(const char *type, struct error **errp)
+{
+    accel_print_engines(stdout);
+    return true;
+}
+
+static bool help_device(const char *type, struct error **errp)
+{
+    if (type) {
+        return device_print_properties(type, stdout, errp);
+    }
+    device_print_types(stdout);
+    return true;
+}
+
+static bool help_object(const char *type, struct error **errp)
+{
+    if (type) {
+        return device_print_properties(type, stdout, errp);
+    }
+    object_print_types(stdout);
+    return true;
+}
+
+/* These find the word themselves, "format=help" for one. */
+static bool list_asks(const struct text_list *list, const char *implied,
+                      bool (*print)(struct options *opts, FILE *to))
+{
+    bool asked = false;
+
+    for (size_t i = 0; i < list->count && !asked; i++) {
+        struct options *opts = options_parse(list->text[i], implied, NULL);
+
+        asked = opts && print(opts, stdout);
+        options_free(opts);
+    }
+    return asked;
+}
+
+bool setup_help(const struct cmdline *cmdline, bool *ok, struct error **errp)
+{
+    *ok = true;
+    device_types_set(ferry_types);
+    if (cmdline->cpu && cmdline_wants_help(cmdline->cpu)) {
+        cpu_models_print(stdout);
+        return true;
+    }
+    if (cmdline->log_items && cmdline_wants_help(cmdline->log_items)) {
+        log_print_items(stdout);
+        return true;
+    }
+    return list_help(&cmdline->machine, help_machine, ok, errp) ||
+           list_help(&cmdline->accel, help_accel, ok, errp) ||
+           list_help(&cmdline->device, help_device, ok, errp) ||
+           list_help(&cmdline->object, help_object, ok, errp) ||
+           list_asks(&cmdline->chardev, "backend", chardev_print_help) ||
+           list_asks(&cmdline->drive, NULL, drive_help) ||
+           list_asks(&cmdline->blockdev, "driver", drive_help);
+}
+
+/* ---- steps ---------------------------------------------------------------------------------- */
+
+static bool setup_logs(const struct cmdline *cmdline, struct error **errp)
+{
+    return (!cmdline->log_items || log_parse_items(cmdline->log_items, &log_mask, errp)) &&
+           (!cmdline->log_file || log_set_file(cmdline->log_file, errp));
+}
+
+static bool write_pidfile(const char *path, struct error **errp)
+{
+    char text[16];
+    int n = snprintf(text, sizeof(text), "%d\n", getpid());
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
+    /* The lock is held until the process ends. */
+    if (fd < 0 || fcntl(fd, F_SETLK, &lock) < 0 || ftruncate(fd, 0) < 0 ||
+        write(fd, text, n) != n) {
+        error_set_errno(errp, errno, "-pidfile '%s'", path);
+        if (fd >= 0) {
+            close(fd);
+        }
+        return false;
+    }
+    made.pidfile = xstrdup(path);
+    return true;
+}
+
+static bool setup_host(const struct cmdline *cmdline, struct error **errp)
+{
+    made.loop = aio_loop_new("main", AIO_LOOP_AUTO, errp);
+    if (!made.loop) {
+        return false;
+    }
+    aio_loop_bind(made.loop);
+    main_loop_set(made.loop);
+    mem_init();
+    mem_thread_register();
+    made.memory = true;
+    return !cmdline->pidfile || write_pidfile(cmdline->pidfile, errp);
+}
+
+/* The character device of COM<index + 1>; *id stays NULL for "none". */
+static bool setup_serial(const char *text, unsigned index, char **id, struct error **errp)
+{
+    autofree char *label = xasprintf("serial%u", index);
+    struct chardev *chr;
+
+    if (!strcmp(text, "none")) {
+        return true;
+    }
+    chr = chardev_new_from_legacy(text, label, errp);
+    if (!chr) {
+        error_prepend(errp, "-serial %s: ", text);
+        return false;
+    }
+    *id = xstrdup(chardev_id(chr));
+    return true;
+}
+
+static bool setup_chardevs(const struct cmdline *cmdline, struct error **errp)
+{
+    const struct text_list *serial = &cmdline->serial;
+
+    if (cmdline->echr) {
+        uint64_t value;
+        if (!parse_uint(cmdline->echr, &value) || value > 255) {
+            error_set(errp, "-echr %s: needs a character code from 0 to 255", cmdline->echr);
+            return false;
+        }
+        chardev_set_escape(value);
+    }
+    for (size_t i = 0; i < cmdline->chardev.count; i++) {
+        struct options *opts = options_parse(cmdline->chardev.text[i], "backend", errp);
+        bool ok = opts && chardev_new_from_options(opts, errp);
+
+        options_free(opts);
+        if (!ok) {
+            error_prepend(errp, "-chardev %s: ", cmdline->chardev.text[i]);
+            return false;
+        }
+    }
+    if (serial->count > ARRAY_SIZE(made.machine->serial)) {
+        error_set(errp, "-serial: the machine has %zu serial ports, %zu are asked for",
+                  ARRAY_SIZE(made.machine->serial), serial->count);
+        return false;
+    }
+    for (size_t i = 0; i < serial->count; i++) {
+        if (!setup_serial(serial->text[i], i, &made.machine->serial[i], errp)) {
+            return false;
+        }
+    }
+    if (serial->count == 0 && !cmdline->nodefaults) {
+        return setup_serial(cmdline->nographic ? "mon:stdio" : "null", 0,
+                            &made.machine->serial[0], errp);
+    }
+    return true;
+}
+
+static bool for_each(const struct text_list *list, const char *implied, const char *option,
+                     bool (*fn)(struct options *opts, struct error **errp), struct error **errp)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        struct options *opts = options_parse(list->text[i], implied, errp);
+        bool ok = opts && fn(opts, errp);
+
+        options_free(opts);
+        if (!ok) {
+            error_prepend(errp, "%s %s: ", option, list->text[i]);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool add_object(struct options *opts, struct error **errp)
+{
+    bool ok;
+
+    machine_lock();
+    ok = object_add(opts, errp) != NULL;
+    machine_unlock();
+    return ok;
+}
+
+static bool add_device(struct options *opts, struct error **errp)
+{
+    bool ok;
+
+    machine_lock();
+    ok = device_add(opts, errp) != NULL;
+    machine_unlock();
+    return ok;
+}
+
+/* -accel, -machine accel= and -enable-kvm; nothing: the default order. */
+static bool setup_accel(const struct cmdline *cmdline, struct error **errp)
+{
+    const char *entries[32];
+    autofree char *list = NULL;
+    size_t count = 0;
+
+    if (cmdline->accel.count && made.machine->accel) {
+        error_set(errp, "the -accel and \"-machine accel=\" options are incompatible");
+        return false;
+    }
+    for (size_t i = 0; i < cmdline->accel.count && count < ARRAY_SIZE(entries); i++) {
+        entries[count++] = cmdline->accel.text[i];
+    }
+    if (made.machine->accel) {
+        char *save, *item;
+
+        list = xstrdup(made.machine->accel);
+        for (item = strtok_r(list, ":", &save); item && count < ARRAY_SIZE(entries);
+             item = strtok_r(NULL, ":", &save)) {
+            entries[count++] = item;
+        }
+    }
+    if (cmdline->enable_kvm && count == 0) {
+        entries[count++] = "kvm";
+    }
+    made.accel = accel_init(entries, count, made.machine->kernel_irqchip,
+                            made.machine->smp.max_cpus, errp);
+    return made.accel != NULL;
+}
+
+/* An engine without vCPUs takes -cpu, too: what would be refused elsewhere is refused here. */
+static bool setup_vcpus(const struct cmdline *cmdline, struct error **errp)
+{
+    const struct machine *machine = made.machine;
+    const struct cpu_topology topology = {
+        .sockets = machine->smp.sockets,
+        .dies = machine->smp.dies,
+        .cores = machine->smp.cores,
+        .threads = machine->smp.threads,
+    };
+
+    if (!made.accel->ops->has_vcpus && !cmdline->cpu) {
+        return true;
+    }
+    made.model = cpu_model_new(cmdline->cpu, made.accel, machine->smp.cpus, errp);
+    if (!made.model) {
+        return false;
+    }
+    cpu_model_set_topology(made.model, &topology);
+    return !made.accel->ops->has_vcpus ||
+           vcpus_create(made.accel, made.model, machine->smp.cpus, errp);
+}
+
+static bool setup_machine_text(const struct cmdline *cmdline, struct error **errp)
+{
+    struct machine *machine = config_machine(cmdline, errp);
+
+    if (!machine) {
+        return false;
+    }
+    made.machine = machine;
+    machine->kernel = cmdline->kernel ? xstrdup(cmdline->kernel) : NULL;
+    machine->initrd = cmdline->initrd ? xstrdup(cmdline->initrd) : NULL;
+    machine->append = cmdline->append ? xstrdup(cmdline->append) : NULL;
+    machine->bios = cmdline->bios ? xstrdup(cmdline->bios) : NULL;
+    return config_memory(machine, cmdline->memory, errp) &&
+           config_smp(machine, cmdline->smp, errp) && config_rtc(machine, cmdline->rtc, errp) &&
+           config_name(cmdline->name, &made.name, errp);
+}
+
+/* A machine with nothing to run would show nothing at all. */
+static bool check_boot(const struct cmdline *cmdline, struct error **errp)
+{
+    bool loader = false;
+
+    for (size_t i = 0; i < cmdline->device.count; i++) {
+        loader = loader || !strncmp(cmdline->device.text[i], "loader,", 7);
+    }
+    if (!cmdline->kernel && !cmdline->bios && !loader && made.accel->ops->has_vcpus) {
+        error_set(errp, "there is nothing to boot: give -kernel FILE or -bios FILE");
+        error_add_hint(errp, "This build starts no firmware of its own yet.");
+        return false;
+    }
+    return true;
+}
+
+static bool setup_monitors(const struct cmdline *cmdline, struct error **errp)
+{
+    for (size_t i = 0; i < cmdline->qtest.count; i++) {
+        if (!qtest_server_start(cmdline->qtest.text[i], cmdline->qtest_log, errp)) {
+            error_prepend(errp, "-qtest %s: ", cmdline->qtest.text[i]);
+            return false;
+        }
+    }
+    for (size_t i = 0; i < cmdline->qmp.count; i++) {
+        if (!monitor_add_qmp(cmdline->qmp.text[i], errp)) {
+            error_prepend(errp, "-qmp %s: ", cmdline->qmp.text[i]);
+            return false;
+        }
+    }
+    return for_each(&cmdline->mon, "chardev", "-mon", monitor_add, errp);
+}
+
+static bool setup_globals(const struct cmdline *cmdline, struct error **errp)
+{
+    for (size_t i = 0; i < cmdline->global.count; i++) {
+        if (!device_add_global(cmdline->global.text[i], errp)) {
+            return false;
+        }
+    }
+    return device_check_globals(errp);
+}
+
+static void chardev_exit(void)
+{
+    system_shutdown_request(SYSTEM_CAUSE_HOST_UI);
+}
+
+bool setup(const struct cmdline *cmdline, struct error **errp)
+{
+    struct lifecycle_actions actions;
+
+    if (!setup_logs(cmdline, errp) || !config_actions(cmdline, &actions, errp) ||
+        !setup_machine_text(cmdline, errp) || !setup_host(cmdline, errp) ||
+        !lifecycle_init(made.loop, made.machine, &actions, made.name, errp)) {
+        return false;
+    }
+    chardev_set_exit_handler(chardev_exit);
+    if (!setup_globals(cmdline, errp) || !setup_chardevs(cmdline, errp) ||
+        !for_each(&cmdline->object, "qom-type", "-object", add_object, errp) ||
+        !for_each(&cmdline->blockdev, "driver", "-blockdev", blockdev_add, errp) ||
+        !drives_open(&cmdline->drive, errp) || !setup_accel(cmdline, errp) ||
+        !check_boot(cmdline, errp) || !machine_init(made.machine, errp) ||
+        !setup_vcpus(cmdline, errp) || !drives_add_devices(errp) ||
+        !for_each(&cmdline->device, "driver", "-device", add_device, errp) ||
+        !machine_ready(made.machine, errp) || !machine_reset(made.machine, errp)) {
+        return false;
+    }
+    devices_cold_plug_done();
+    if (!setup_monitors(cmdline, errp)) {
+        return false;
+    }
+    return cmdline->stopped || vm_start(errp);
+}
+
+void setup_cleanup(void)
+{
+    vcpus_destroy();
+    monitors_cleanup();
+    backends_close();
+    if (made.memory) {
+        machine_lock();
+        devices_free();
+        machine_unlock();
+    }
+    drives_close();
+    block_nodes_close();
+    chardevs_cleanup();
+    accel_cleanup();
+    cpu_model_free(made.model);
+    machine_free(made.machine);
+    lifecycle_cleanup();
+    if (made.memory) {
+        mem_cleanup();
+        mem_thread_unregister();
+    }
+    if (made.loop) {
+        aio_loop_unbind(made.loop);
+        aio_loop_free(made.loop);
+    }
+    if (made.pidfile) {
+        unlink(made.pidfile);
+        free(made.pidfile);
+    }
+    free(made.name);
+}

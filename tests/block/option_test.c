@@ -1,0 +1,376 @@
+/* SPDX-License-Identifier: MIT */
+/* -drive and -blockdev: what they take, what they refuse, and with which words. */
+#include <string.h>
+
+#include "base/alloc.h"
+#include "kit.h"
+
+/* ---- -blockdev ------------------------------------------------------------------------------- */
+
+static void blockdev_refusals(void **state)
+{
+    static const struct {
+        const char *text, *message;
+    } cases[] = {
+        {"null-co", "'node-name' must be specified for the root node"},
+        {"node-name=n", "Parameter 'driver' is missing"},
+        {"driver=nul-co,node-name=n",
+         "Unknown driver 'nul-co'; this build has raw, file, host_device, null-co"},
+        {"driver=null-co,node-name=1n",
+         "Invalid node-name: '1n'; it begins with a letter, then come letters, digits, '-', '.' "
+         "and '_'"},
+        {"driver=null-co,node-name=#block000",
+         "Invalid node-name: '#block000'; it begins with a letter, then come letters, digits, "
+         "'-', '.' and '_'"},
+        {"driver=null-co,node-name=abcdefghijklmnopqrstuvwxyzabcdef",
+         "Node name too long: 'abcdefghijklmnopqrstuvwxyzabcdef'; at most 31 characters"},
+        {"driver=null-co,node-name=taken", "Duplicate nodes with node-name='taken'"},
+        {"driver=null-co,node-name=d0", "node-name=d0 is conflicting with a device id"},
+        {"driver=null-co,node-name=n,latency-nss=5",
+         "block driver 'null-co': unknown option 'latency-nss'; did you mean 'latency-ns'?"},
+        {"driver=null-co,node-name=n,detect-zeroes=on",
+         "detect-zeroes=on is not supported in this build; use detect-zeroes=off"},
+        {"driver=raw,node-name=n",
+         "A block device must be specified for \"file\": file=NODE-NAME, or file.driver=… and "
+         "its options"},
+        {"driver=raw,node-name=n,file=nobody", "Cannot find device='' nor node-name='nobody'"},
+        {"driver=raw,node-name=n,file=taken,file.size=1M",
+         "'file' names node 'taken', so 'file.size' cannot be given as well"},
+        {"driver=raw,node-name=n,file.driver=null-co,file.sise=1M",
+         "block driver 'null-co': unknown option 'sise'; did you mean 'size'?"},
+        {"driver=raw,node-name=n,file=taken,size=1000",
+         "size=1000 is not a positive multiple of 512"},
+        {"driver=raw,node-name=n,file=taken,offset=4097,size=1M",
+         "offset=4097 and size=1048576 do not fit into 'null-co://', which has 1048576 bytes"},
+        {"driver=raw,node-name=n,file=taken,offset=2M",
+         "offset=2097152 lies behind the end of 'null-co://', which has 1048576 bytes"},
+        {"driver=raw,node-name=n,file=ro",
+         "node 'ro' is read-only and node 'n' above it is not; give both read-only=on"},
+        {"driver=file,node-name=n", "The 'file' block driver requires a file name: filename=FILE"},
+        {"driver=file,node-name=n,filename=image,aio=native",
+         "aio=native is not supported; use aio=io_uring or aio=threads"},
+    };
+
+    kit_blockdev("driver=null-co,node-name=taken,size=1M");
+    kit_blockdev("driver=null-co,node-name=ro,read-only=on");
+    kit_drive("driver=null-co,id=d0,if=none");
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        kit_blockdev_fails(cases[i].text, cases[i].message);
+    }
+    /* What failed has left nothing. */
+    assert_null(block_node_find("n"));
+    assert_int_equal(block_node_find("taken")->refs, 1);
+}
+
+static void nested_and_referenced_nodes(void **state)
+{
+    kit_blockdev("driver=raw,node-name=outer,offset=1M,file.driver=raw,file.node-name=inner,"
+                 "file.size=4M,file.file.driver=null-co,file.file.size=8M,cache.direct=on");
+    struct block_node *outer = block_node_find("outer"), *inner = block_node_find("inner");
+    assert_ptr_equal(outer->file, inner);
+    assert_int_equal(block_length(outer), 3 << 20);
+    assert_int_equal(block_length(inner), 4 << 20);
+    assert_int_equal(inner->file->name[0], '#');
+    assert_true(inner->file->flags & BLOCK_OPEN_NOCACHE);
+
+    struct error *err = NULL;
+    assert_false(blockdev_del("inner", &err));
+    kit_assert_error(err, "Node inner is not owned by the monitor");
+    err = NULL;
+    assert_false(blockdev_del("nobody", &err));
+    kit_assert_error(err, "Failed to find node with node-name='nobody'");
+
+    kit_blockdev("driver=null-co,node-name=base");
+    kit_blockdev("driver=raw,node-name=top,file=base");
+    err = NULL;
+    assert_false(blockdev_del("base", &err));
+    kit_assert_error(err, "Block device base is in use by 'top'");
+    assert_true(blockdev_del("top", NULL));
+    assert_true(blockdev_del("base", NULL));
+    assert_true(blockdev_del("outer", NULL));
+    assert_null(block_node_first());
+}
+
+/* JSON, as QMP and libvirt have it. */
+static void json_blockdev(void **state)
+{
+    struct options *opts = options_parse(
+        "{\"driver\":\"raw\",\"node-name\":\"j\",\"read-only\":true,\"cache\":{\"direct\":false,"
+        "\"no-flush\":true},\"discard\":\"unmap\",\"file\":{\"driver\":\"null-co\",\"size\":65536}"
+        "}",
+        NULL, NULL);
+    assert_true(blockdev_add(opts, NULL));
+    options_free(opts);
+    struct block_node *node = block_node_find("j");
+    assert_int_equal(node->flags, BLOCK_OPEN_NO_FLUSH | BLOCK_OPEN_UNMAP);
+    assert_int_equal(node->file->flags, BLOCK_OPEN_NO_FLUSH | BLOCK_OPEN_UNMAP);
+    assert_int_equal(block_length(node), 65536);
+}
+
+static void one_writer(void **state)
+{
+    struct error *err = NULL;
+
+    kit_blockdev("driver=null-co,node-name=n");
+    kit_blockdev("driver=raw,node-name=a,file=n");
+    kit_blockdev_fails("driver=raw,node-name=b,file=n",
+                       "node 'n' is already in use by 'a', so 'b' cannot write it while that may "
+                       "write to it");
+    assert_true(blockdev_del("a", NULL));
+    kit_blockdev("driver=raw,node-name=r1,file=n,read-only=on");
+    kit_blockdev("driver=raw,node-name=r2,file=n,read-only=on");
+    kit_blockdev_fails("driver=raw,node-name=b,file=n",
+                       "node 'n' is already in use by 'r2', so 'b' cannot write it");
+    assert_true(blockdev_del("r1", NULL));
+    assert_true(blockdev_del("r2", NULL));
+
+    struct block_backend *be = backend_attach("n", "disk0", true, NULL);
+    assert_non_null(be);
+    assert_string_equal(backend_name(be), "");
+    assert_string_equal(backend_device(be), "disk0");
+    assert_null(backend_attach("n", "disk1", false, &err));
+    kit_assert_error(err, "node 'n' is already in use by 'disk0', so 'disk1' cannot read it while "
+                          "that may write to it");
+    backend_detach(be);
+    assert_null(backend_first());
+
+    /* Two that only read share. */
+    struct block_backend *be1 = backend_attach("n", "disk1", false, NULL);
+    struct block_backend *be2 = backend_attach("n", "disk2", false, NULL);
+    assert_true(be1 && be2 && backend_is_readonly(be1));
+    backend_detach(be1);
+    backend_detach(be2);
+}
+
+static void attach_refusals(void **state)
+{
+    struct error *err = NULL;
+
+    struct block_backend *be = kit_drive("driver=null-co,id=d0,if=none");
+    kit_drive("driver=null-co,id=ro,if=none,readonly=on");
+    assert_ptr_equal(backend_attach("d0", "disk0", true, NULL), be);
+    assert_null(backend_attach("d0", "disk1", true, &err));
+    kit_assert_error(err, "Drive 'd0' is already in use by another block device: 'disk0'");
+    err = NULL;
+    assert_null(backend_attach("d1", "disk1", true, &err));
+    kit_assert_error(err, "Cannot find device='d1' nor node-name='d1'; make it with -drive id=d1 "
+                          "or -blockdev node-name=d1");
+    err = NULL;
+    assert_true(backend_text_is_readonly("ro"));
+    assert_null(backend_attach("ro", "disk1", true, &err));
+    error_free(err);
+    assert_string_equal(backend_device(backend_find("ro")), "");
+    backend_detach(be);
+    assert_ptr_equal(backend_find("d0"), be); /* -drive keeps it */
+}
+
+/* ---- -drive ---------------------------------------------------------------------------------- */
+
+static void drive_refusals(void **state)
+{
+    static const struct {
+        const char *text, *message;
+    } cases[] = {
+        {"if=none",
+         "-drive needs file=FILE; drives without a medium are not supported in this build"},
+        {"file=null-co://,if=nvme",
+         "unsupported bus type 'nvme'; if= takes none, virtio, ide, scsi, floppy, pflash, sd, mtd "
+         "or xen"},
+        {"file=null-co://,format=rwa",
+         "Unknown driver 'rwa'; this build has raw, file, host_device, null-co"},
+        {"file=null-co://,format=raw,driver=raw", "Cannot specify both 'driver' and 'format'"},
+        {"file=null-co://,format=raw,cache=fast",
+         "invalid cache option: cache=fast; use none, writeback, writethrough, directsync or "
+         "unsafe"},
+        {"file=null-co://x,format=raw",
+         "The only allowed filename for this driver is 'null-co://', not 'null-co://x'"},
+        {"file=nbd:localhost:10809,format=raw",
+         "Unknown protocol 'nbd' in 'nbd:localhost:10809'; for a file of that name write "
+         "'./nbd:localhost:10809'"},
+        {"file=json:[1],format=raw",
+         "Could not parse the JSON options 'json:[1]': they begin with 'json:{'"},
+        {"file=null-co://,format=raw,stats=on", "block driver 'raw': unknown option 'stats'"},
+        {"file=json:{\"driver\":\"raw\",,\"file\":\"node\"},aio=io_uring",
+         "aio=io_uring finds no file node below the drive; give it to that node"},
+        {"file=plain,format=raw,aio=native",
+         "aio=native is not supported; use aio=io_uring or aio=threads"},
+        {"file=null-co://,format=raw,snapshot=on",
+         "snapshot=on is not supported in this build; use a copy of the image"},
+        {"file=null-co://,format=raw,copy-on-read=on",
+         "copy-on-read=on is not supported in this build; leave it out"},
+        {"file=null-co://,format=raw,iops=100",
+         "I/O throttling is not supported in this build; leave 'iops' out"},
+        {"file=null-co://,format=raw,throttling.bps-total=1",
+         "I/O throttling is not supported in this build; leave 'throttling.bps-total' out"},
+        {"file=null-co://,format=raw,werror=panic",
+         "'panic' invalid write error action; use report, ignore, stop, enospc or auto"},
+        {"file=null-co://,format=raw,rerror=enospc",
+         "'enospc' invalid read error action; use report, ignore, stop or auto"},
+        {"file=null-co://,format=raw,media=tape", "'tape' invalid media; use disk or cdrom"},
+        {"file=null-co://,format=raw,if=ide,bus=0,unit=2", "unit 2 too big (max is 1)"},
+        {"file=null-co://,format=raw,if=ide,bus=0,index=2",
+         "index cannot be used with bus and unit"},
+        {"file=null-co://,format=raw,if=ide,index=3", "drive with bus=1, unit=1 (index=3) exists"},
+        {"file=null-co://,format=raw,id=d0", "Device with id 'd0' already exists"},
+        {"file=null-co://,format=raw,id=0d",
+         "Invalid block device name '0d'; it begins with a letter, then come letters, digits, "
+         "'-', '.' and '_'"},
+        {"file=null-co://,format=raw,id=node",
+         "Device name 'node' conflicts with an existing node name"},
+        {"file=null-co://,format=raw,readonly=on,read-only=on",
+         "'readonly' and its alias 'read-only' can't be used at the same time"},
+        {"file=null-co://,format=raw,cachee=none",
+         "block driver 'raw': unknown option 'cachee'; did you mean 'cache'?"},
+        {"file=null-co://,format=raw,file.sise=1M",
+         "block driver 'null-co': unknown option 'sise'; did you mean 'size'?"},
+    };
+
+    kit_drive("driver=null-co,id=d0,if=ide,index=3");
+    kit_blockdev("driver=null-co,node-name=node");
+    kit_make_file("plain", 512);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        kit_drive_fails(cases[i].text, cases[i].message);
+    }
+    assert_null(backend_next(backend_find("d0")));
+}
+
+static void cache_modes(void **state)
+{
+    static const struct {
+        const char *text;
+        unsigned flags;
+        bool write_cache;
+    } cases[] = {
+        {"", 0, true},
+        {",cache=writeback", 0, true},
+        {",cache=none", BLOCK_OPEN_NOCACHE, true},
+        {",cache=off", BLOCK_OPEN_NOCACHE, true},
+        {",cache=writethrough", 0, false},
+        {",cache=directsync", BLOCK_OPEN_NOCACHE, false},
+        {",cache=unsafe", BLOCK_OPEN_NO_FLUSH, true},
+        {",cache=none,cache.direct=off", 0, true},
+        {",cache=none,cache.writeback=off", BLOCK_OPEN_NOCACHE, false},
+        {",cache.direct=on,cache.no-flush=on", BLOCK_OPEN_NOCACHE | BLOCK_OPEN_NO_FLUSH, true},
+        {",discard=unmap", BLOCK_OPEN_UNMAP, true},
+        {",discard=on", BLOCK_OPEN_UNMAP, true},
+        {",discard=ignore", 0, true},
+        {",discard=off", 0, true},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct block_backend *be = kit_drive("file=null-co://,format=raw,if=none%s", cases[i].text);
+        assert_int_equal(backend_root(be)->flags, cases[i].flags | BLOCK_OPEN_RDWR);
+        assert_int_equal(backend_root(be)->file->flags, cases[i].flags | BLOCK_OPEN_RDWR);
+        assert_int_equal(backend_write_cache(be), cases[i].write_cache);
+        kit_close();
+    }
+}
+
+static void drive_names_and_places(void **state)
+{
+    static const struct {
+        const char *text, *name;
+        int bus, unit;
+    } cases[] = {
+        {"", "ide0-hd0", 0, 0},          {"if=ide,media=cdrom,", "ide0-cd1", 0, 1},
+        {"if=ide,", "ide1-hd0", 1, 0},   {"if=virtio,", "virtio0", 0, 0},
+        {"if=virtio,", "virtio1", 0, 1}, {"if=virtio,index=5,", "virtio5", 0, 5},
+        {"if=none,", "none0", 0, 0},     {"if=none,id=mine,", "mine", 0, 1},
+        {"if=none,", "none2", 0, 2},     {"if=scsi,bus=1,unit=3,", "scsi1-hd3", 1, 3},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char *text = xasprintf("%sfile=null-co://,format=raw,serial=s%zu", cases[i].text, i);
+        struct options *opts = options_parse(text, NULL, NULL);
+        struct drive_spec spec;
+        assert_true(drive_new(opts, "ide", &spec, NULL));
+        assert_string_equal(backend_name(spec.backend), cases[i].name);
+        assert_int_equal(spec.bus, cases[i].bus);
+        assert_int_equal(spec.unit, cases[i].unit);
+        assert_int_equal(spec.serial[1], '0' + i);
+        assert_int_equal(spec.is_cdrom, i == 1);
+        assert_int_equal(backend_is_readonly(spec.backend), i == 1);
+        free(spec.serial);
+        options_free(opts);
+        free(text);
+    }
+}
+
+static void error_policies(void **state)
+{
+    struct block_backend *be = kit_drive("driver=null-co,if=none,id=a");
+    assert_int_equal(backend_error_action(be, true, -28), BLOCK_ERROR_REPORT);
+    assert_int_equal(backend_error_action(be, false, -28), BLOCK_ERROR_STOP);
+    assert_int_equal(backend_error_action(be, false, 28), BLOCK_ERROR_STOP);
+    assert_int_equal(backend_error_action(be, false, -5), BLOCK_ERROR_REPORT);
+
+    be = kit_drive("driver=null-co,if=none,id=b,rerror=stop,werror=ignore");
+    assert_int_equal(backend_error_action(be, true, -5), BLOCK_ERROR_STOP);
+    assert_int_equal(backend_error_action(be, false, -28), BLOCK_ERROR_IGNORE);
+
+    assert_true(backend_set_error_policy(be, "auto", "auto", NULL));
+    assert_int_equal(backend_error_action(be, false, -28), BLOCK_ERROR_IGNORE);
+    assert_false(backend_set_error_policy(be, "report", "what", NULL));
+    assert_int_equal(backend_error_action(be, true, -5), BLOCK_ERROR_STOP);
+}
+
+#define JSON_RAW_OVER_NULL                                                                         \
+    "file=json:{\"driver\":\"raw\",,\"file\":{\"driver\":\"null-co\",,\"size\":2097152}},"         \
+    "if=none"
+
+/* Ways to say the same. */
+static void drive_spellings(void **state)
+{
+    static const char *const texts[] = {
+        "file=null-co://,format=raw,file.size=2M,if=none",
+        "driver=raw,file.driver=null-co,file.size=2M,if=none",
+        "format=raw,file=json:{\"driver\":\"null-co\",,\"size\":2097152},if=none",
+        JSON_RAW_OVER_NULL,
+        "file=null-co://,file.size=2M,if=none", /* probed */
+    };
+
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        struct block_backend *be = kit_drive("%s", texts[i]);
+        assert_string_equal(backend_root(be)->driver->name, "raw");
+        assert_string_equal(backend_root(be)->file->driver->name, "null-co");
+        assert_int_equal(backend_length(be), 2 << 20);
+        kit_close();
+    }
+    struct block_backend *be = kit_drive("file=null-co://,format=null-co,size=3M,if=none");
+    assert_null(backend_root(be)->file);
+    assert_int_equal(backend_length(be), 3 << 20);
+}
+
+static void help_lists_drivers(void **state)
+{
+    char text[128] = "";
+    FILE *to = fmemopen(text, sizeof(text), "w");
+
+    struct options *opts = options_parse("format=help", NULL, NULL);
+    assert_true(drive_help(opts, to));
+    options_free(opts);
+    fclose(to);
+    assert_string_equal(text, "Supported formats: raw file host_device null-co\n");
+    opts = options_parse("format=raw", NULL, NULL);
+    assert_false(drive_help(opts, stderr));
+    options_free(opts);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(blockdev_refusals, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(nested_and_referenced_nodes, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(json_blockdev, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(one_writer, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(attach_refusals, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(drive_refusals, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(cache_modes, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(drive_names_and_places, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(error_policies, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(drive_spellings, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(help_lists_drivers, kit_setup, kit_teardown),
+    };
+
+    return cmocka_run_group_tests(tests, kit_enter_directory, kit_leave_directory);
+}

@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The device with real threads around it: a vCPU that does I/O and looks at the used ring only when
+ * it was interrupted, another that masks and unmasks vectors all the time, the main loop, and an
+ * iothread. An interrupt or a doorbell that gets lost is a time-out; ThreadSanitizer watches.
+ */
+#include <linux/pci_regs.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/range.h"
+#include "blkdriver.h"
+#include "cm.h"
+#include "device/iothread.h"
+#include "device/system.h"
+#include "fake_accel.h"
+#include "fake_disk.h"
+#include "hw/virtio/virtio.h"
+#include "mem/machine_lock.h"
+
+#define DEPTH 4
+
+struct variant {
+    bool irqfd, iothread, polling, event_idx, masks, vm_stops;
+    unsigned requests;
+};
+
+static const struct variant *v;
+static struct vdriver driver;
+static struct blk_request requests[DEPTH];
+static _Atomic(bool) io_ended, failed;
+static _Atomic(unsigned) done;
+
+/* ---- the vCPU that does I/O ----------------------------------------------------------------- */
+
+static bool interrupted(void *opaque)
+{
+    return fake_interrupts(VDRIVER_QUEUE_DATA) != *(unsigned *)opaque;
+}
+
+static void fail_thread(const char *what)
+{
+    fprintf(stderr, "thread_test: %s after %u requests\n", what, done);
+    failed = true;
+}
+
+static void publish(unsigned slot)
+{
+    struct buffer buffers[3];
+    unsigned n = blk_buffers(&requests[slot], buffers);
+
+    vqueue_set_chain(&driver.queue, slot * 3, buffers, n);
+    vqueue_publish(&driver.queue, (uint16_t)(slot * 3));
+}
+
+/* As an interrupt handler: all that is there. */
+static unsigned take_all(void)
+{
+    unsigned count = 0;
+    uint32_t head, written;
+
+    do {
+        while (vqueue_take_used(&driver.queue, &head, &written)) {
+            unsigned slot = head / 3;
+            if (slot >= DEPTH || blk_status(&requests[slot]) != VIRTIO_BLK_S_OK ||
+                !blk_data_is(&requests[slot], slot * 4096)) {
+                fail_thread("a wrong completion");
+                return count;
+            }
+            count++;
+        }
+        /* vqueue_take_used() has moved used_event: look once more. */
+    } while (vqueue_used_index(&driver.queue) != driver.queue.seen_used);
+    return count;
+}
+
+static void *io_thread(void *opaque)
+{
+    unsigned in_flight = 0, issued = 0;
+
+    mem_thread_register();
+    while (done < v->requests && !failed) {
+        unsigned seen = fake_interrupts(VDRIVER_QUEUE_DATA);
+        /* Slots come back in any order, so a new round starts when all are back. */
+        if (in_flight == 0) {
+            for (; in_flight < DEPTH && issued < v->requests; in_flight++, issued++) {
+                publish(in_flight);
+            }
+            vdriver_kick_if_wanted(&driver);
+        }
+        if (!rig_wait(interrupted, &seen)) {
+            fail_thread("no interrupt");
+            break;
+        }
+        unsigned n = take_all();
+        in_flight -= n;
+        done += n;
+    }
+    io_ended = true;
+    aio_loop_wake(rig.loop);
+    mem_thread_unregister();
+    return NULL;
+}
+
+/* ---- the vCPU that masks -------------------------------------------------------------------- */
+
+static void *mask_thread(void *opaque)
+{
+    unsigned flags = driver.msix_capability + PCI_MSIX_FLAGS;
+    unsigned round = 0;
+
+    mem_thread_register();
+    while (!io_ended) {
+        if (round % 3) {
+            vdriver_mask_vector(&driver, 1, true);
+            guest_read(driver.msix_pba, 8);
+            vdriver_mask_vector(&driver, 1, false);
+        } else {
+            guest_config_write(BLK_DEVFN, flags, PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL, 2);
+            guest_read(driver.msix_pba, 8);
+            guest_config_write(BLK_DEVFN, flags, PCI_MSIX_FLAGS_ENABLE, 2);
+        }
+        if (round % 16 == 0) {
+            /* Another message, with the same data: as a change of affinity. */
+            vdriver_set_vector(&driver, 1, 0xfee01000 + (round % 8) * 0x1000, VDRIVER_QUEUE_DATA,
+                               false);
+        }
+        round++;
+        fake_accel_poll();
+    }
+    mem_thread_unregister();
+    return NULL;
+}
+
+/* ---- the main thread ------------------------------------------------------------------------ */
+
+static void test_threads(void **state)
+{
+    pthread_t io, mask;
+
+    v = *state;
+    io_ended = failed = false;
+    done = 0;
+    rig_init(v->irqfd);
+    blk_add_fake_disk("");
+    if (v->iothread) {
+        rig_object(v->polling ? "iothread,id=io0" : "iothread,id=io0,poll-max-ns=0");
+    }
+    blk_add_device(&driver, v->iothread ? ",iothread=io0" : "");
+    vdriver_start(&driver, v->event_idx ? BIT64(VIRTIO_F_RING_EVENT_IDX) : 0, 0, true);
+    for (unsigned i = 0; i < DEPTH; i++) {
+        requests[i] = blk_request(VIRTIO_BLK_T_IN, i * 8, 4096);
+    }
+    pthread_create(&io, NULL, io_thread, NULL);
+    if (v->masks) {
+        pthread_create(&mask, NULL, mask_thread, NULL);
+    }
+    for (unsigned round = 0; !io_ended; round++) {
+        aio_loop_poll(rig.loop, !v->vm_stops);
+        if (v->vm_stops && round % 64 == 0) {
+            system_vm_state_changed(false);
+            system_vm_state_changed(true);
+        }
+    }
+    pthread_join(io, NULL);
+    if (v->masks) {
+        pthread_join(mask, NULL);
+    }
+    assert_false(failed);
+    assert_int_equal(done, v->requests);
+    assert_int_equal(fake_accel.other, 0);
+    assert_false(vdriver_status(&driver) & VIRTIO_STATUS_NEEDS_RESET);
+}
+
+/* Resets against I/O: the queue is torn down while doorbells come. */
+static _Atomic(bool) kicks_end;
+
+static void *kick_thread(void *opaque)
+{
+    mem_thread_register();
+    while (!kicks_end) {
+        guest_write(driver.doorbell, 0, 2);
+    }
+    mem_thread_unregister();
+    return NULL;
+}
+
+static void test_kicks_against_resets(void **state)
+{
+    pthread_t kick;
+
+    rig_init(true);
+    blk_add_fake_disk("");
+    rig_object("iothread,id=io0");
+    blk_add_device(&driver, ",iothread=io0");
+    vdriver_start(&driver, 0, 16, true);
+    kicks_end = false;
+    pthread_create(&kick, NULL, kick_thread, NULL);
+    for (unsigned i = 0; i < 100; i++) {
+        vdriver_start(&driver, 0, 16, true);
+        struct blk_request r = blk_request(VIRTIO_BLK_T_IN, 7, 512);
+        blk_publish(&driver, &r, 0);
+    }
+    kicks_end = true;
+    pthread_join(kick, NULL);
+    struct blk_request r = blk_request(VIRTIO_BLK_T_IN, 7, 512);
+    vdriver_start(&driver, 0, 16, true);
+    assert_int_equal(blk_perform(&driver, &r), VIRTIO_BLK_S_OK);
+}
+
+static int teardown(void **state)
+{
+    rig_destroy();
+    return 0;
+}
+
+#define VARIANT(n, ...)                                                                            \
+    {                                                                                              \
+        .name = "test_threads " n, .test_func = test_threads, .teardown_func = teardown,           \
+        .initial_state = &(struct variant) { __VA_ARGS__ }                                         \
+    }
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        VARIANT("main loop, irqfd", .irqfd = true, .requests = 2000),
+        VARIANT("main loop, msix", .requests = 2000),
+        VARIANT("iothread, irqfd", .irqfd = true, .iothread = true, .requests = 2000),
+        VARIANT("iothread, polling, event index", .irqfd = true, .iothread = true,
+                .polling = true, .event_idx = true, .requests = 2000),
+        VARIANT("iothread, msix, event index", .iothread = true, .event_idx = true,
+                .requests = 2000),
+        VARIANT("iothread, irqfd, masks", .irqfd = true, .iothread = true, .masks = true,
+                .requests = 2000),
+        VARIANT("iothread, msix, masks", .iothread = true, .masks = true, .requests = 2000),
+        VARIANT("main loop, irqfd, masks", .irqfd = true, .masks = true, .requests = 2000),
+        VARIANT("iothread, irqfd, VM stops", .irqfd = true, .iothread = true, .polling = true,
+                .event_idx = true, .vm_stops = true, .requests = 2000),
+        cmocka_unit_test_teardown(test_kicks_against_resets, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
