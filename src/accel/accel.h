@@ -68,8 +68,9 @@ struct accel_ops {
     bool (*supported_cpuid)(struct accel *accel, uint32_t leaf, uint32_t subleaf,
                             uint32_t regs[4]);
 
-    /* ---- vCPU: in its thread, but for vcpu_kick ---- */
+    /* ---- vCPU: in its thread, but for vcpu_destroy and vcpu_kick ---- */
     bool (*vcpu_init)(struct vcpu *vcpu, struct error **errp);
+    /* After the threads of all vCPUs have ended; also after a failed vcpu_init. */
     void (*vcpu_destroy)(struct vcpu *vcpu);
     /* Runs the guest until an exit and fills vcpu->exit. Also completes the last IO or MMIO read,
      * whose data the loop has filled in. */

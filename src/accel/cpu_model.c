@@ -38,12 +38,15 @@ static void engine_words(const struct cpu_model *model, uint32_t words[CPU_WORD_
         const struct cpu_word_info *info = &cpu_words[w];
         uint32_t regs[4];
 
-        words[w] = engine_cpuid(model, info->leaf, info->subleaf, regs) ? regs[info->reg] : 0;
+        words[w] = 0;
+        if (!engine_cpuid(model, info->leaf, info->subleaf, regs)) {
+            continue;
+        }
+        words[w] = info->supported & regs[info->reg];
         if (w == CPU_WORD_HYPERV) {
             words[w] = (regs[3] & BIT(10) ? BIT(HYPERV_CRASH) : 0) |
                        (regs[0] & BIT(7) ? BIT(HYPERV_RESET) : 0);
         }
-        words[w] &= info->supported;
     }
 }
 

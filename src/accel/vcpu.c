@@ -7,7 +7,7 @@
  *   vcpus_resume()     -- clears PAUSE -------> loop: requests, interrupts, guest, exit
  *   vcpus_pause()      -- sets PAUSE, kicks --> completes its I/O; paused = true
  *   vcpu_call()        -- sets CALL, kicks ---> call(); call_done = true
- *   vcpus_destroy()    -- sets QUIT, kicks ---> engine's vcpu_destroy; ends
+ *   vcpus_destroy()    -- sets QUIT, kicks ---> ends; then the engine's vcpu_destroy
  *
  * `requests` is the mailbox. Whoever sets a bit wakes the thread: by the engine's kick if it is in
  * the guest, by `cond` if it waits (halted, or paused). `waiting` and `requests` are a pair: the
@@ -214,7 +214,6 @@ static void *vcpu_thread(void *opaque)
     if (ok) {
         vcpu_loop(vcpu);
     }
-    vcpu->accel->ops->vcpu_destroy(vcpu);
     mem_thread_unregister();
     return NULL;
 }
@@ -237,8 +236,10 @@ static struct vcpu *vcpu_new(struct accel *accel, const struct cpu_model *model,
     return vcpu;
 }
 
+/* Its thread has ended, and so has that of any other vCPU: nobody kicks it any more. */
 static void vcpu_free(struct vcpu *vcpu)
 {
+    vcpu->accel->ops->vcpu_destroy(vcpu);
     if (vcpu->lapic) {
         lapic_free(vcpu->lapic);
     }

@@ -93,6 +93,9 @@ struct chardev *chardev_new_from_legacy(const char *text, const char *id, struct
 /* True if it was made by "mon:": a human monitor is to share it. */
 bool chardev_wants_monitor(const struct chardev *chr);
 
+/* Waiting for a client ends with an error once fd (a signalfd) is readable; -1: nothing ends it. */
+void chardev_set_interrupt_fd(int fd);
+
 struct chardev *chardev_find(const char *id); /* NULL: none */
 /* False if a front end is attached. */
 bool chardev_delete(struct chardev *chr, struct error **errp);

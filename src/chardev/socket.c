@@ -283,15 +283,29 @@ static void socket_input_ended(struct chardev *chr)
 
 /* ---- life ----------------------------------------------------------------------------------- */
 
+static int interrupt_fd = -1;
+
+void chardev_set_interrupt_fd(int fd)
+{
+    interrupt_fd = fd;
+}
+
 static bool wait_for_client(struct chardev *chr, struct error **errp)
 {
     struct socket *s = chr->state;
     autofree char *name = chardev_filename(chr);
     log_info("waiting for connection on: %s", name);
     while (s->fd < 0) {
-        struct pollfd p = {.fd = s->listen_fd, .events = POLLIN};
-        if (poll(&p, 1, -1) < 0 && errno != EINTR)
+        struct pollfd p[] = {
+            {.fd = s->listen_fd, .events = POLLIN},
+            {.fd = interrupt_fd, .events = POLLIN}, /* ignored if it is -1 */
+        };
+        if (poll(p, ARRAY_SIZE(p), -1) < 0 && errno != EINTR)
             break;
+        if (p[1].revents) {
+            errno = EINTR;
+            break;
+        }
         s->fd = accept4(s->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (s->fd < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
             break;

@@ -327,6 +327,15 @@ static const struct mem_region_ops command_ops = {
     .valid = {.min = 1, .max = 1},
 };
 
+void i8042_firmware_setup(struct device *dev)
+{
+    struct i8042 *s = (struct i8042 *)dev;
+
+    s->ram[0] = CTR_KBD_INT | CTR_SYS | CTR_AUX_OFF | CTR_XLATE;
+    s->status |= STATUS_SYS;
+    update(s);
+}
+
 /* ---- injection ------------------------------------------------------------------------------ */
 
 bool kbd_put_scancode(struct device *dev, uint8_t code)

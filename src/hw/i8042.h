@@ -16,6 +16,10 @@ extern const struct device_type i8042_type; /* "i8042"; gpio_out[0]: A20 gate */
 
 struct device *i8042_new(struct bus *isa, struct error **errp);
 
+/* What firmware would leave: the keyboard on, with its scan codes translated to set 1, and the mouse
+ * off. For a machine that starts a kernel without firmware, after its reset. */
+void i8042_firmware_setup(struct device *i8042);
+
 /* One byte from the keyboard, in scan code set 2 (which the controller translates to set 1 if the
  * guest asked for that). Dropped when the keyboard's buffer is full or scanning is off; false
  * then. */

@@ -51,11 +51,8 @@ static const char *const test_names[TEST_COUNT] = {
     "datamatch-eventfd",
 };
 
-struct pci_testdev;
-
 struct testdev_bar {
     /* constant after realize */
-    struct pci_testdev *owner;
     struct mem_region region;
     bool is_io;
     /* machine state */
@@ -214,7 +211,6 @@ static bool testdev_realize(struct device *dev, struct error **errp)
     }
     for (unsigned i = 0; i < BAR_COUNT; i++) {
         struct testdev_bar *bar = &d->bar[i];
-        bar->owner = d;
         bar->is_io = i == BAR_IO;
         bar->test = NO_TEST;
         if (!event_notifier_init(&bar->notifier, errp)) {

@@ -24,6 +24,7 @@
 #include "mem/machine_lock.h"
 
 #define RTC_PORT      0x70
+#define RTC_PORTS     4
 #define RTC_IRQ       8
 #define RTC_CMOS_SIZE 128
 
@@ -51,6 +52,8 @@
 #define CRYSTAL_HZ 32768
 #define UIP_NS     (244 * NS_PER_US) /* UIP goes high this long before the update */
 
+enum { PORT_INDEX, PORT_DATA, PORT_EXTENDED_INDEX, PORT_EXTENDED_DATA };
+
 enum rtc_clock { RTC_CLOCK_HOST, RTC_CLOCK_RT, RTC_CLOCK_VM };
 static const char *const clock_names[] = {"host", "rt", "vm", NULL};
 
@@ -66,8 +69,8 @@ struct rtc {
     /* machine state */
     struct aio_timer time_timer;     /* update-ended and alarm, on `clock` */
     struct aio_timer periodic_timer; /* on the virtual clock */
-    uint8_t cmos[RTC_CMOS_SIZE];
-    uint8_t index;
+    uint8_t cmos[RTC_CMOS_SIZE], extended[RTC_CMOS_SIZE];
+    uint8_t index, extended_index;
     bool nmi_masked;
     int64_t offset_s;    /* seconds to add to the clock's */
     int64_t fraction_ns; /* 0 to 999,999,999, added before that */
@@ -365,18 +368,37 @@ static void write_data(struct rtc *rtc, uint8_t value)
 
 static uint64_t rtc_read(void *opaque, uint64_t offset, unsigned size)
 {
-    return offset == 0 ? 0xff : read_data(opaque); /* the index port is write-only */
+    struct rtc *rtc = opaque;
+
+    switch (offset) {
+    case PORT_DATA:
+        return read_data(rtc);
+    case PORT_EXTENDED_INDEX:
+        return rtc->extended_index;
+    case PORT_EXTENDED_DATA:
+        return rtc->extended[rtc->extended_index];
+    default:
+        return 0xff; /* this index is write-only */
+    }
 }
 
 static void rtc_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
 {
     struct rtc *rtc = opaque;
 
-    if (offset == 0) {
+    switch (offset) {
+    case PORT_INDEX:
         rtc->index = value & (RTC_CMOS_SIZE - 1);
         rtc->nmi_masked = value & 0x80;
-    } else {
+        break;
+    case PORT_DATA:
         write_data(rtc, (uint8_t)value);
+        break;
+    case PORT_EXTENDED_INDEX:
+        rtc->extended_index = value & (RTC_CMOS_SIZE - 1);
+        break;
+    default:
+        rtc->extended[rtc->extended_index] = (uint8_t)value;
     }
 }
 
@@ -464,7 +486,7 @@ static bool rtc_realize(struct device *dev, struct error **errp)
     rtc->cmos[RTC_REG_D] = REG_D_VRT;
     timer_init(&rtc->time_timer, main_loop(), rtc->clock, rtc_timer, rtc);
     timer_init(&rtc->periodic_timer, main_loop(), AIO_CLOCK_VIRTUAL, rtc_timer, rtc);
-    mem_region_init_io(&rtc->region, "rtc", 2, &rtc_ops, rtc);
+    mem_region_init_io(&rtc->region, "rtc", RTC_PORTS, &rtc_ops, rtc);
     if (!isa_map_io(dev, &rtc->region, RTC_PORT, errp)) {
         mem_region_destroy(&rtc->region);
         return false;
@@ -490,7 +512,7 @@ static void rtc_reset(struct device *dev)
     account(rtc);
     rtc->cmos[RTC_REG_B] &= (uint8_t) ~(REG_INTERRUPT | REG_B_SQWE);
     rtc->cmos[RTC_REG_C] = 0;
-    rtc->index = 0;
+    rtc->index = rtc->extended_index = 0;
     rtc->nmi_masked = false;
     rtc_update(rtc);
 }
@@ -505,8 +527,9 @@ static bool rtc_post_load(void *device, unsigned version)
 {
     struct rtc *rtc = device;
 
-    if (rtc->index >= RTC_CMOS_SIZE || rtc->fraction_ns < 0 || rtc->fraction_ns >= NS_PER_SEC ||
-        !is_plausible(rtc->offset_s) || !is_plausible(rtc->seen_s)) {
+    if (rtc->index >= RTC_CMOS_SIZE || rtc->extended_index >= RTC_CMOS_SIZE ||
+        rtc->fraction_ns < 0 || rtc->fraction_ns >= NS_PER_SEC || !is_plausible(rtc->offset_s) ||
+        !is_plausible(rtc->seen_s)) {
         return false;
     }
     rtc->cmos[RTC_REG_A] &= (uint8_t)~REG_A_UIP;
@@ -525,7 +548,9 @@ static const struct property rtc_props[] = {
 
 static const struct vmstate_field rtc_fields[] = {
     VMSTATE_BYTES(struct rtc, cmos),
+    VMSTATE_BYTES(struct rtc, extended),
     VMSTATE_UINT(struct rtc, index),
+    VMSTATE_UINT(struct rtc, extended_index),
     VMSTATE_BOOL(struct rtc, nmi_masked),
     VMSTATE_UINT(struct rtc, offset_s),
     VMSTATE_UINT(struct rtc, fraction_ns),

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The MC146818A real-time clock with 128 bytes of CMOS memory (Motorola data sheet; 82371AB,
- * 4.2.5): index port 0x70, whose bit 7 masks the NMI, and data port 0x71; interrupt 8.
+ * 4.2.5): index port 0x70, whose bit 7 masks the NMI, and data port 0x71; interrupt 8. Ports 0x72
+ * and 0x73 are index and data of 128 more bytes.
  *
  * Time is kept as an offset from a host clock (CLOCK_HOST, or the virtual clock with clock=vm); the
  * ten time registers are worked out when they are read. Timers exist only while somebody could see

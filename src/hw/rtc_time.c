@@ -163,7 +163,7 @@ static bool in_month(int year, int month, int day)
 
 bool rtc_time_parse(const char *text, int64_t *seconds, struct error **errp)
 {
-    int year, month, day, hour = 0, minute = 0, second = 0, end = 0;
+    int year = 0, month = 0, day = 0, hour = 0, minute = 0, second = 0, end = 0;
     size_t length = strlen(text);
 
     if (length == strlen("YYYY-MM-DDThh:mm:ss")) {

@@ -10,7 +10,7 @@
 #include "machine/loader.h"
 #include "machine/pc.h"
 
-#define LAPIC_ADDRESS 0xfee00000
+#define LAPIC_ADDRESS  0xfee00000
 #define IOAPIC_ADDRESS 0xfec00000
 
 /* Generic address, ACPI 5.2.3.2. */
@@ -139,8 +139,8 @@ static uint64_t build_fadt(struct builder *b, const struct machine *machine, uin
 {
     const struct pc_pm_info *pm = pc_pm_info(machine);
     size_t start = table_begin(b, "FACP", 5);
-    uint32_t flags = FADT_WBINVD | FADT_PROC_C1 | FADT_SLP_BUTTON | FADT_RTC_S4 |
-                     FADT_RESET_REG_SUP;
+    uint32_t flags =
+        FADT_WBINVD | FADT_PROC_C1 | FADT_SLP_BUTTON | FADT_RTC_S4 | FADT_RESET_REG_SUP;
     uint16_t boot_arch = BOOT_ARCH_LEGACY | BOOT_ARCH_NO_VGA;
 
     add32(b, facs);
@@ -282,9 +282,9 @@ static void aml_name(struct builder *b, const char *name, uint64_t value)
 /* AML: Processor objects are obsolete; Device (\_SB.Cnnn) { _HID "ACPI0007", _UID n }. */
 static void aml_processor(struct builder *b, unsigned index)
 {
-    static const uint8_t head[] = { 0x5b, 0x82 }; /* DeviceOp */
+    static const uint8_t head[] = {0x5b, 0x82}; /* DeviceOp */
     static const char hex[] = "0123456789ABCDEF";
-    char name[5] = { 'C', hex[index >> 8 & 15], hex[index >> 4 & 15], hex[index & 15] };
+    char name[5] = {'C', hex[index >> 8 & 15], hex[index >> 4 & 15], hex[index & 15]};
     enum { PKG_LENGTH = 1 + 4 + 1 + 4 + 1 + 9 + 1 + 4 + 3 };
 
     memcpy(builder_add(b, sizeof(head)), head, sizeof(head));
@@ -358,7 +358,7 @@ static uint64_t build_all(struct builder *b, const struct machine *machine, cons
 /* ACPI 5.2.5.3, revision 2. */
 static bool add_rsdp(uint64_t xsdt, struct error **errp)
 {
-    uint8_t rsdp[36] = { 0 };
+    uint8_t rsdp[36] = {0};
 
     memcpy(rsdp, "RSD PTR ", 8);
     memcpy(rsdp + 9, "FERRY ", 6);
@@ -373,15 +373,16 @@ static bool add_rsdp(uint64_t xsdt, struct error **errp)
 bool acpi_tables_build(struct machine *machine, const uint8_t *dsdt, size_t dsdt_size,
                        struct error **errp)
 {
-    struct builder b = { 0 };
+    struct builder b = {0};
     uint64_t xsdt;
     bool ok;
 
     build_all(&b, machine, dsdt, dsdt_size);
     b.base = machine_e820_reserve(machine, b.size, 4096, E820_ACPI);
     if (!b.base) {
-        error_set(errp, "no room for %zu bytes of ACPI tables; give the guest more RAM (-m), or "
-                        "-machine acpi=off",
+        error_set(errp,
+                  "no room for %zu bytes of ACPI tables; give the guest more RAM (-m), or "
+                  "-machine acpi=off",
                   b.size);
         free(b.bytes);
         return false;

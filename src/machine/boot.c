@@ -9,18 +9,18 @@
 #include "base/range.h"
 
 /* Control register and EFER bits, SDM 2.5 and 2.2.1. */
-#define CR0_PE BIT64(0)
-#define CR0_ET BIT64(4)
-#define CR0_NE BIT64(5)
-#define CR0_PG BIT64(31)
-#define CR4_PAE BIT64(5)
+#define CR0_PE   BIT64(0)
+#define CR0_ET   BIT64(4)
+#define CR0_NE   BIT64(5)
+#define CR0_PG   BIT64(31)
+#define CR4_PAE  BIT64(5)
 #define EFER_LME BIT64(8)
 #define EFER_LMA BIT64(10)
 
 /* Page table entry bits, SDM 4.5. */
 #define PTE_PRESENT BIT64(0)
-#define PTE_WRITE BIT64(1)
-#define PTE_LARGE BIT64(7)
+#define PTE_WRITE   BIT64(1)
+#define PTE_LARGE   BIT64(7)
 
 /*
  * Selectors 0x10 (code) and 0x18 (data) are what the Linux boot protocol asks for; 0x08 is the same
@@ -28,12 +28,12 @@
  */
 #define SELECTOR_CODE 0x10
 #define SELECTOR_DATA 0x18
-#define SELECTOR_TSS 0x20
+#define SELECTOR_TSS  0x20
 
 #define ATTRIBUTES_CODE32 0xc09b /* present, execute/read, accessed, 32-bit, 4 KiB units */
 #define ATTRIBUTES_CODE64 0xa09b
-#define ATTRIBUTES_DATA 0xc093
-#define ATTRIBUTES_TSS 0x008b /* busy 32-bit or 64-bit TSS */
+#define ATTRIBUTES_DATA   0xc093
+#define ATTRIBUTES_TSS    0x008b /* busy 32-bit or 64-bit TSS */
 
 static uint64_t descriptor(uint32_t attributes)
 {
@@ -44,7 +44,7 @@ static uint64_t descriptor(uint32_t attributes)
 
 bool boot_load_gdt(struct error **errp)
 {
-    uint8_t gdt[5 * 8] = { 0 };
+    uint8_t gdt[5 * 8] = {0};
 
     store_le64(gdt + 0x08, descriptor(ATTRIBUTES_CODE32));
     store_le64(gdt + 0x10, descriptor(ATTRIBUTES_CODE64));
@@ -90,9 +90,9 @@ static void set_flat_segments(struct x86_state *state, uint32_t code_attributes)
         .attributes = ATTRIBUTES_TSS,
         .selector = SELECTOR_TSS,
     };
-    state->segment[X86_LDTR] = (struct x86_segment){ .attributes = X86_SEGMENT_UNUSABLE };
-    state->gdt = (struct x86_table){ .base = BOOT_GDT, .limit = 5 * 8 - 1 };
-    state->idt = (struct x86_table){ .base = 0, .limit = 0 };
+    state->segment[X86_LDTR] = (struct x86_segment){.attributes = X86_SEGMENT_UNUSABLE};
+    state->gdt = (struct x86_table){.base = BOOT_GDT, .limit = 5 * 8 - 1};
+    state->idt = (struct x86_table){.base = 0, .limit = 0};
     state->rflags = 2;
 }
 
@@ -153,8 +153,9 @@ bool boot_load_initrd(struct machine *machine, uint64_t top, uint64_t *address, 
         }
     }
     if (top < *size + 16 * MiB) {
-        error_set(errp, "initrd '%s' of %" PRIu64 " MiB does not fit below 0x%" PRIx64
-                        "; give the guest more RAM (-m)",
+        error_set(errp,
+                  "initrd '%s' of %" PRIu64 " MiB does not fit below 0x%" PRIx64
+                  "; give the guest more RAM (-m)",
                   machine->initrd, *size / MiB, top);
         file_data_close(&file);
         return false;
@@ -169,8 +170,7 @@ bool boot_load_initrd(struct machine *machine, uint64_t top, uint64_t *address, 
 
 bool boot_load(struct machine *machine, struct error **errp)
 {
-    static bool (*const kinds[])(struct machine *, struct file_data *, bool *,
-                                 struct error **) = {
+    static bool (*const kinds[])(struct machine *, struct file_data *, bool *, struct error **) = {
         boot_multiboot,
         boot_pvh,
         boot_bzimage,

@@ -15,14 +15,14 @@
 #include "machine/machine.h"
 
 /* Low memory that direct boot uses, below the EBDA. */
-#define BOOT_GDT 0x500
-#define BOOT_START_INFO 0x6000 /* PVH start info, memory map, module list */
-#define BOOT_PARAMS 0x7000     /* Linux boot_params, 4 KiB */
-#define BOOT_STACK 0x8ff0
+#define BOOT_GDT         0x500
+#define BOOT_START_INFO  0x6000 /* PVH start info, memory map, module list */
+#define BOOT_PARAMS      0x7000 /* Linux boot_params, 4 KiB */
+#define BOOT_STACK       0x8ff0
 #define BOOT_PAGE_TABLES 0x9000 /* PML4, PDPT, four page directories */
-#define BOOT_CMDLINE 0x20000
+#define BOOT_CMDLINE     0x20000
 #define BOOT_CMDLINE_MAX 0x10000
-#define BOOT_MULTIBOOT 0x10000 /* multiboot information, map, modules, strings */
+#define BOOT_MULTIBOOT   0x10000 /* multiboot information, map, modules, strings */
 
 #define BOOT_FILE_MAX (UINT64_C(4) << 30)
 

@@ -45,12 +45,12 @@ enum {
     E820_ENTRY_SIZE = 20,
 };
 
-#define MAGIC_HDRS 0x53726448 /* "HdrS" */
+#define MAGIC_HDRS       0x53726448 /* "HdrS" */
 #define LOADER_UNDEFINED 0xff
-#define XLF_KERNEL_64 BIT(0)
-#define XLF_ABOVE_4G BIT(1)
-#define ENTRY_64 0x200
-#define VID_MODE_NORMAL 0xffff
+#define XLF_KERNEL_64    BIT(0)
+#define XLF_ABOVE_4G     BIT(1)
+#define ENTRY_64         0x200
+#define VID_MODE_NORMAL  0xffff
 
 static void bzimage_entry(struct machine *machine, struct x86_state *state)
 {
@@ -66,10 +66,11 @@ static bool check_header(const struct machine *machine, const struct file_data *
     unsigned sectors = h[OFF_SETUP_SECTS] ? h[OFF_SETUP_SECTS] : 4;
 
     if (version < 0x20c) {
-        error_set(errp,
-                  "-kernel '%s' speaks Linux boot protocol %u.%02u; ferry needs 2.12 or later (Linux "
-                  "3.8)",
-                  machine->kernel, version >> 8, version & 0xff);
+        error_set(
+            errp,
+            "-kernel '%s' speaks Linux boot protocol %u.%02u; ferry needs 2.12 or later (Linux "
+            "3.8)",
+            machine->kernel, version >> 8, version & 0xff);
         return false;
     }
     if (!(load_le16(h + OFF_XLOADFLAGS) & XLF_KERNEL_64)) {

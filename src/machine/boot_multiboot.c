@@ -14,12 +14,12 @@
 #include "machine/boot.h"
 #include "machine/elf.h"
 
-#define HEADER_MAGIC 0x1badb002
-#define LOADER_MAGIC 0x2badb002
-#define SEARCH 8192 /* the header lies within the first 8 KiB */
-#define HEADER_FLAG_VIDEO BIT(2)
+#define HEADER_MAGIC          0x1badb002
+#define LOADER_MAGIC          0x2badb002
+#define SEARCH                8192 /* the header lies within the first 8 KiB */
+#define HEADER_FLAG_VIDEO     BIT(2)
 #define HEADER_FLAG_ADDRESSES BIT(16)
-#define HEADER_FLAGS_KNOWN (BIT(0) | BIT(1) | HEADER_FLAG_ADDRESSES)
+#define HEADER_FLAGS_KNOWN    (BIT(0) | BIT(1) | HEADER_FLAG_ADDRESSES)
 #define HEADER_FLAGS_REQUIRED 0xffff
 
 enum {
@@ -111,8 +111,9 @@ static bool load_by_addresses(struct machine *machine, struct file_data *kernel,
     entry = load_le32(h + 28);
     if (header_address < load || header_address - load > header) {
         error_set(errp,
-                  "-kernel '%s': multiboot header_addr 0x%" PRIx64 " does not fit load_addr 0x%"
-                  PRIx64, machine->kernel, header_address, load);
+                  "-kernel '%s': multiboot header_addr 0x%" PRIx64
+                  " does not fit load_addr 0x%" PRIx64,
+                  machine->kernel, header_address, load);
         return false;
     }
     offset = header - (header_address - load);
@@ -124,8 +125,9 @@ static bool load_by_addresses(struct machine *machine, struct file_data *kernel,
         return false;
     }
     if (bss_end && bss_end < load + size) {
-        error_set(errp, "-kernel '%s': multiboot bss_end_addr 0x%" PRIx64
-                        " lies before the end of the data",
+        error_set(errp,
+                  "-kernel '%s': multiboot bss_end_addr 0x%" PRIx64
+                  " lies before the end of the data",
                   machine->kernel, bss_end);
         return false;
     }
@@ -139,10 +141,11 @@ static bool load_elf(struct machine *machine, struct file_data *kernel, struct e
     autofree struct elf_image *image = xnew(struct elf_image);
 
     if (!elf_is_elf(kernel)) {
-        error_set(errp,
-                  "-kernel '%s': a multiboot header without addresses (flag bit 16) in a file that is "
-                  "not ELF",
-                  machine->kernel);
+        error_set(
+            errp,
+            "-kernel '%s': a multiboot header without addresses (flag bit 16) in a file that is "
+            "not ELF",
+            machine->kernel);
         return false;
     }
     if (!elf_parse(kernel, image, errp)) {
@@ -238,8 +241,8 @@ bool boot_multiboot(struct machine *machine, struct file_data *kernel, bool *han
     int64_t header = find_header(kernel);
     autofree struct area *area = NULL;
     autofree char *cmdline = NULL;
-    unsigned modules, map_at, flags = INFO_HAS_MEMORY | INFO_HAS_CMDLINE | INFO_HAS_MAP |
-                                      INFO_HAS_LOADER_NAME;
+    unsigned modules, map_at,
+        flags = INFO_HAS_MEMORY | INFO_HAS_CMDLINE | INFO_HAS_MAP | INFO_HAS_LOADER_NAME;
     uint32_t header_flags, cmdline_address;
     uint8_t *info;
 

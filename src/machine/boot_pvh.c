@@ -37,10 +37,9 @@ static void pvh_entry(struct machine *machine, struct x86_state *state)
     state->gpr[X86_RBX] = machine->entry_argument;
 }
 
-bool boot_pvh(struct machine *machine, struct file_data *kernel, bool *handled,
-              struct error **errp)
+bool boot_pvh(struct machine *machine, struct file_data *kernel, bool *handled, struct error **errp)
 {
-    uint8_t info[INFO_SIZE + MODULE_SIZE + E820_MAX * MAP_ENTRY_SIZE] = { 0 };
+    uint8_t info[INFO_SIZE + MODULE_SIZE + E820_MAX * MAP_ENTRY_SIZE] = {0};
     autofree struct elf_image *image = NULL;
     uint64_t initrd, initrd_size;
     unsigned map_at = INFO_SIZE + MODULE_SIZE;
@@ -56,10 +55,11 @@ bool boot_pvh(struct machine *machine, struct file_data *kernel, bool *handled,
         return false;
     }
     if (!image->has_pvh) {
-        error_set(errp,
-                  "-kernel '%s' is an ELF file without a PVH entry note; build Linux with CONFIG_PVH, "
-                  "or give its bzImage",
-                  machine->kernel);
+        error_set(
+            errp,
+            "-kernel '%s' is an ELF file without a PVH entry note; build Linux with CONFIG_PVH, "
+            "or give its bzImage",
+            machine->kernel);
         return false;
     }
     if (!elf_load(kernel, image, "kernel", errp) ||

@@ -11,7 +11,7 @@
 #include "base/range.h"
 #include "machine/machine.h"
 
-#define EBDA 0x9fc00
+#define EBDA      0x9fc00
 #define BIOS_AREA 0xf0000
 
 void machine_e820_add(struct machine *machine, uint64_t address, uint64_t size, uint32_t type)
@@ -23,7 +23,7 @@ void machine_e820_add(struct machine *machine, uint64_t address, uint64_t size, 
         machine->e820[i] = machine->e820[i - 1];
         i--;
     }
-    machine->e820[i] = (struct e820_entry){ .address = address, .size = size, .type = type };
+    machine->e820[i] = (struct e820_entry){.address = address, .size = size, .type = type};
     machine->e820_count++;
 }
 

@@ -10,7 +10,7 @@
 #include "base/range.h"
 
 #define XEN_ELFNOTE_PHYS32_ENTRY 18
-#define PHDR_MAX 1024
+#define PHDR_MAX                 1024
 
 bool elf_is_elf(const struct file_data *file)
 {
@@ -65,7 +65,7 @@ bool elf_parse(const struct file_data *file, struct elf_image *image, struct err
     const uint8_t *d = file->data;
     uint64_t table, entry_size, count;
 
-    *image = (struct elf_image){ .is_64bit = d[EI_CLASS] == ELFCLASS64 };
+    *image = (struct elf_image){.is_64bit = d[EI_CLASS] == ELFCLASS64};
     if (file->size < (image->is_64bit ? sizeof(Elf64_Ehdr) : sizeof(Elf32_Ehdr))) {
         error_set(errp, "'%s': ELF header is cut off at %zu bytes", file->path, file->size);
         return false;
@@ -98,7 +98,8 @@ bool elf_parse(const struct file_data *file, struct elf_image *image, struct err
     if (count == 0 || count > PHDR_MAX ||
         entry_size < (image->is_64bit ? sizeof(Elf64_Phdr) : sizeof(Elf32_Phdr)) ||
         !range_fits(table, count * entry_size, file->size)) {
-        error_set(errp, "'%s': ELF program headers (%" PRIu64 " at 0x%" PRIx64 ") are not in the file",
+        error_set(errp,
+                  "'%s': ELF program headers (%" PRIu64 " at 0x%" PRIx64 ") are not in the file",
                   file->path, count, table);
         return false;
     }
@@ -113,8 +114,9 @@ bool elf_parse(const struct file_data *file, struct elf_image *image, struct err
             continue;
         }
         if (!range_fits(ph.p_offset, ph.p_filesz, file->size) || ph.p_filesz > ph.p_memsz) {
-            error_set(errp, "'%s': ELF segment %" PRIu64 " (0x%" PRIx64 " bytes at 0x%" PRIx64
-                            ") is not in the file",
+            error_set(errp,
+                      "'%s': ELF segment %" PRIu64 " (0x%" PRIx64 " bytes at 0x%" PRIx64
+                      ") is not in the file",
                       file->path, i, (uint64_t)ph.p_filesz, (uint64_t)ph.p_offset);
             return false;
         }

@@ -16,7 +16,7 @@ struct elf_segment {
 
 struct elf_image {
     bool is_64bit;
-    uint64_t entry; /* as in the header (virtual for some kernels) */
+    uint64_t entry;         /* as in the header (virtual for some kernels) */
     unsigned segment_count; /* PT_LOAD only */
     struct elf_segment segment[ELF_SEGMENTS_MAX];
     /* XEN_ELFNOTE_PHYS32_ENTRY */

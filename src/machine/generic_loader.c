@@ -122,7 +122,8 @@ static const struct property properties[] = {
     PROPERTY_STRING("file", struct generic_loader, file, NULL, "ELF or raw file"),
     PROPERTY_UINT32("cpu-num", struct generic_loader, cpu_num, CPU_NONE, 0, UINT32_MAX,
                     "vCPU that starts there"),
-    PROPERTY_BOOL("force-raw", struct generic_loader, force_raw, false, "load ELF files as they are"),
+    PROPERTY_BOOL("force-raw", struct generic_loader, force_raw, false,
+                  "load ELF files as they are"),
     PROPERTY_END,
 };
 

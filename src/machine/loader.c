@@ -31,7 +31,7 @@ bool file_data_open(struct file_data *file, const char *path, const char *what, 
     struct stat st;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
 
-    *file = (struct file_data){ 0 };
+    *file = (struct file_data){0};
     if (fd < 0) {
         error_set_errno(errp, errno, "could not open %s '%s'", what, path);
         return false;
@@ -49,8 +49,8 @@ bool file_data_open(struct file_data *file, const char *path, const char *what, 
                   what, path, (uint64_t)st.st_size, max);
     } else {
         /* A private mapping of a file that somebody truncates raises SIGBUS: read it whole. */
-        uint8_t *data = mmap(NULL, st.st_size, PROT_READ | PROT_WRITE,
-                             MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        uint8_t *data =
+            mmap(NULL, st.st_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         size_t done = 0;
 
         if (data == MAP_FAILED) {
@@ -75,7 +75,7 @@ bool file_data_open(struct file_data *file, const char *path, const char *what, 
             }
             done += n;
         }
-        *file = (struct file_data){ .data = data, .size = st.st_size, .path = xstrdup(path) };
+        *file = (struct file_data){.data = data, .size = st.st_size, .path = xstrdup(path)};
     }
     close(fd);
     return file->data != NULL;
@@ -87,7 +87,7 @@ void file_data_close(struct file_data *file)
         munmap(file->data, file->size);
     }
     free(file->path);
-    *file = (struct file_data){ 0 };
+    *file = (struct file_data){0};
 }
 
 static bool blob_insert(const struct blob *new, struct error **errp)
@@ -154,7 +154,7 @@ bool loader_add_file(const char *name, uint64_t address, struct file_data *file,
     if (!blob_insert(&blob, errp)) {
         return false;
     }
-    *file = (struct file_data){ 0 };
+    *file = (struct file_data){0};
     return true;
 }
 
@@ -177,8 +177,7 @@ static bool range_is_memory(uint64_t address, uint64_t size)
         struct mem_section section;
         uint64_t n;
 
-        if (!address_space_find(address_space_memory, address, &section) ||
-            !section.region->ram) {
+        if (!address_space_find(address_space_memory, address, &section) || !section.region->ram) {
             return false;
         }
         n = MIN(size, section.size);

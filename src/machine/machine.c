@@ -72,23 +72,23 @@ struct machine_property {
 };
 
 static const struct machine_property properties[] = {
-    { "accel", "string", "Accelerator list", offsetof(struct machine, accel), false, NULL },
-    { "kernel-irqchip", "on|off|split", "Configure KVM in-kernel irqchip",
-      offsetof(struct machine, kernel_irqchip), false, NULL },
-    { "acpi", "bool", "Enable ACPI", offsetof(struct machine, acpi), true, NULL },
-    { "i8042", "bool", "Enable the keyboard controller", offsetof(struct machine, i8042), true,
-      NULL },
-    { "pit", "bool", "Enable the interval timer", offsetof(struct machine, pit), true, NULL },
-    { "hpet", "bool", "HPET timer (not in this build)", 0, false, "off" },
-    { "usb", "bool", "USB controller (not in this build)", 0, false, "off" },
-    { "vmport", "OnOffAuto", "vmport (not in this build)", 0, false, "off" },
-    { "smm", "OnOffAuto", "System management mode (not in this build)", 0, false, "off" },
-    { "graphics", "bool", "Graphics (not in this build)", 0, false, "off" },
-    { "dump-guest-core", "bool", "Guest memory in core dumps (not in this build)", 0, false, "off" },
-    { "mem-merge", "bool", "Kernel same-page merging (not in this build)", 0, false, "off" },
-    { "nvdimm", "bool", "NVDIMM (not in this build)", 0, false, "off" },
-    { "sata", "bool", "AHCI controller (not in this build)", 0, false, "off" },
-    { "smbus", "bool", "SMBus controller (not in this build)", 0, false, "off" },
+    {"accel", "string", "Accelerator list", offsetof(struct machine, accel), false, NULL},
+    {"kernel-irqchip", "on|off|split", "Configure KVM in-kernel irqchip",
+     offsetof(struct machine, kernel_irqchip), false, NULL},
+    {"acpi", "bool", "Enable ACPI", offsetof(struct machine, acpi), true, NULL},
+    {"i8042", "bool", "Enable the keyboard controller", offsetof(struct machine, i8042), true,
+     NULL},
+    {"pit", "bool", "Enable the interval timer", offsetof(struct machine, pit), true, NULL},
+    {"hpet", "bool", "HPET timer (not in this build)", 0, false, "off"},
+    {"usb", "bool", "USB controller (not in this build)", 0, false, "off"},
+    {"vmport", "OnOffAuto", "vmport (not in this build)", 0, false, "off"},
+    {"smm", "OnOffAuto", "System management mode (not in this build)", 0, false, "off"},
+    {"graphics", "bool", "Graphics (not in this build)", 0, false, "off"},
+    {"dump-guest-core", "bool", "Guest memory in core dumps (not in this build)", 0, false, "off"},
+    {"mem-merge", "bool", "Kernel same-page merging (not in this build)", 0, false, "off"},
+    {"nvdimm", "bool", "NVDIMM (not in this build)", 0, false, "off"},
+    {"sata", "bool", "AHCI controller (not in this build)", 0, false, "off"},
+    {"smbus", "bool", "SMBus controller (not in this build)", 0, false, "off"},
 };
 
 void machine_properties_print(const struct machine_type *type, FILE *to)
@@ -101,8 +101,7 @@ void machine_properties_print(const struct machine_type *type, FILE *to)
     fprintf(to, "  max-ram-below-4g=<size> - Maximum ram below the 4G boundary (32bit boundary)\n");
 }
 
-bool machine_set(struct machine *machine, const char *name, const char *value,
-                 struct error **errp)
+bool machine_set(struct machine *machine, const char *name, const char *value, struct error **errp)
 {
     const char *names[ARRAY_SIZE(properties) + 1];
     const char *near;
@@ -110,8 +109,8 @@ bool machine_set(struct machine *machine, const char *name, const char *value,
     if (!strcmp(name, "max-ram-below-4g")) {
         uint64_t size;
         if (!parse_size(value, 1, &size) || size < MiB || size > 4 * GiB || size % MiB) {
-            error_set(errp,
-                      "-machine max-ram-below-4g=%s: needs a size of whole MiB from 1M to 4G", value);
+            error_set(errp, "-machine max-ram-below-4g=%s: needs a size of whole MiB from 1M to 4G",
+                      value);
             return false;
         }
         machine->max_ram_below_4g = size;
@@ -186,8 +185,7 @@ bool machine_ready(struct machine *machine, struct error **errp)
         }
         return true;
     }
-    if (machine->acpi &&
-        !acpi_tables_build(machine, chipset->dsdt, chipset->dsdt_size, errp)) {
+    if (machine->acpi && !acpi_tables_build(machine, chipset->dsdt, chipset->dsdt_size, errp)) {
         return false;
     }
     if (machine->kernel) {
@@ -254,8 +252,9 @@ bool machine_reset(struct machine *machine, struct error **errp)
 /* Takes the machine's own regions out of the tree and destroys them, whatever init() came to. */
 static void free_regions(struct machine *machine)
 {
-    struct mem_region *const regions[] = { /* what shows others goes first */
-        &machine->rom_isa, &machine->rom,     &machine->ram_low,
+    struct mem_region *const regions[] = {
+        /* what shows others goes first */
+        &machine->rom_isa,  &machine->rom,        &machine->ram_low,
         &machine->ram_high, &machine->pci_memory, &machine->ram,
     };
 

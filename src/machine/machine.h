@@ -58,8 +58,8 @@ struct machine {
     struct {
         unsigned cpus, max_cpus, sockets, dies, cores, threads;
     } smp;
-    char *accel;          /* -machine accel= */
-    char *kernel_irqchip; /* -machine kernel-irqchip=, or NULL */
+    char *accel;                           /* -machine accel= */
+    char *kernel_irqchip;                  /* -machine kernel-irqchip=, or NULL */
     char *kernel, *initrd, *append, *bios; /* or NULL */
     char *rtc_base, *rtc_clock;
     char *serial[4]; /* ids of character devices for COM1..COM4, or NULL */
@@ -71,8 +71,8 @@ struct machine {
     struct mem_region ram, ram_low, ram_high; /* the block, and where it shows */
     struct mem_region rom, rom_isa;           /* firmware at the top of 4 GiB and below 1 MiB */
     bool has_firmware;
-    struct mem_region pci_memory; /* priority -1, all that RAM and chips leave */
-    uint64_t ram_below_4g, ram_above_4g;      /* bytes */
+    struct mem_region pci_memory;        /* priority -1, all that RAM and chips leave */
+    uint64_t ram_below_4g, ram_above_4g; /* bytes */
     uint64_t pci_hole, pci_hole_end, pci_hole64, pci_hole64_end;
     uint64_t ecam_base, ecam_size; /* 0: none */
     struct gsi_state *gsi;
@@ -94,11 +94,10 @@ struct machine {
 extern struct machine *machine_current;
 
 const struct machine_type *machine_type_find(const char *name_or_alias);
-void machine_types_print(FILE *to);                                /* -machine help */
+void machine_types_print(FILE *to); /* -machine help */
 struct machine *machine_new(const struct machine_type *type);
 /* A property of -machine (accel, kernel-irqchip, acpi, …). */
-bool machine_set(struct machine *machine, const char *name, const char *value,
-                 struct error **errp);
+bool machine_set(struct machine *machine, const char *name, const char *value, struct error **errp);
 void machine_properties_print(const struct machine_type *type, FILE *to);
 /* Needs accel_init(). Makes RAM, chips and buses. */
 bool machine_init(struct machine *machine, struct error **errp);

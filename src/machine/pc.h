@@ -21,8 +21,7 @@ struct pc_pm_info {
 };
 
 /* Splits RAM around the PCI hole: up to limit below 4 GiB, or `reduced` if RAM does not fit. */
-bool pc_init_memory(struct machine *machine, uint64_t limit, uint64_t reduced,
-                    struct error **errp);
+bool pc_init_memory(struct machine *machine, uint64_t limit, uint64_t reduced, struct error **errp);
 /* After the south bridge: RTC, i8042, serial ports, ports 0x61, 0x80, 0x92, PIT. */
 bool pc_init_isa(struct machine *machine, struct error **errp);
 

@@ -19,23 +19,23 @@
 #include "mem/machine_lock.h"
 #include "pci/pci.h"
 
-#define IO_BARS 0xc000 /* first port of BARs */
-#define IO_BARS_END 0x10000
-#define HOLE_END 0xfec00000 /* the IOAPIC */
-#define HOLE64_SIZE (32 * GiB)
-#define ROM_MAX (16 * MiB)
+#define IO_BARS      0xc000 /* first port of BARs */
+#define IO_BARS_END  0x10000
+#define HOLE_END     0xfec00000 /* the IOAPIC */
+#define HOLE64_SIZE  (32 * GiB)
+#define ROM_MAX      (16 * MiB)
 #define ROM_ISA_SIZE (128 * KiB)
-#define ROM_UNIT (64 * KiB)
+#define ROM_UNIT     (64 * KiB)
 
 /* Variable-range MTRRs and their default, SDM 11.11.2. */
 #define MSR_MTRR_PHYSBASE0 0x200
 #define MSR_MTRR_PHYSMASK0 0x201
-#define MSR_MTRR_DEF_TYPE 0x2ff
-#define MSR_MTRR_FIX64K 0x250
-#define MTRR_UC 0
-#define MTRR_WB 6
-#define MTRR_ENABLE BIT64(11)
-#define MTRR_FIXED_ENABLE BIT64(10)
+#define MSR_MTRR_DEF_TYPE  0x2ff
+#define MSR_MTRR_FIX64K    0x250
+#define MTRR_UC            0
+#define MTRR_WB            6
+#define MTRR_ENABLE        BIT64(11)
+#define MTRR_FIXED_ENABLE  BIT64(10)
 
 static bool init_rom(struct machine *machine, struct error **errp)
 {
@@ -70,8 +70,7 @@ static bool init_rom(struct machine *machine, struct error **errp)
     return ok;
 }
 
-bool pc_init_memory(struct machine *machine, uint64_t limit, uint64_t reduced,
-                    struct error **errp)
+bool pc_init_memory(struct machine *machine, uint64_t limit, uint64_t reduced, struct error **errp)
 {
     uint64_t size = machine->ram_size, below = size > limit ? reduced : limit;
 
@@ -199,6 +198,9 @@ bool pc_firmware_setup(struct machine *machine, struct error **errp)
 
     pc_chipset(machine)->setup(machine);
     gsi_set_elcr(machine->gsi, pc_level_irqs(machine));
+    if (machine->i8042_dev) {
+        i8042_firmware_setup(machine->i8042_dev);
+    }
     return pci_assign_resources(machine->root_bus, &assignment, errp);
 }
 
@@ -210,20 +212,20 @@ void pc_set_mtrrs(const struct machine *machine, struct x86_state *state, unsign
         uint32_t index;
         uint64_t value;
     } const msrs[] = {
-        { MSR_MTRR_PHYSBASE0, hole | MTRR_UC },
-        { MSR_MTRR_PHYSMASK0, mask | MTRR_ENABLE },
-        { MSR_MTRR_FIX64K, UINT64_C(0x0606060606060606) },
-        { 0x258, UINT64_C(0x0606060606060606) }, /* 80000-9ffff */
-        { 0x259, 0 },                            /* a0000-bffff: VGA */
-        { 0x268, UINT64_C(0x0606060606060606) }, /* c0000-fffff, 4 KiB units */
-        { 0x269, UINT64_C(0x0606060606060606) },
-        { 0x26a, UINT64_C(0x0606060606060606) },
-        { 0x26b, UINT64_C(0x0606060606060606) },
-        { 0x26c, UINT64_C(0x0606060606060606) },
-        { 0x26d, UINT64_C(0x0606060606060606) },
-        { 0x26e, UINT64_C(0x0606060606060606) },
-        { 0x26f, UINT64_C(0x0606060606060606) },
-        { MSR_MTRR_DEF_TYPE, MTRR_ENABLE | MTRR_FIXED_ENABLE | MTRR_WB },
+        {MSR_MTRR_PHYSBASE0, hole | MTRR_UC},
+        {MSR_MTRR_PHYSMASK0, mask | MTRR_ENABLE},
+        {MSR_MTRR_FIX64K, UINT64_C(0x0606060606060606)},
+        {0x258, UINT64_C(0x0606060606060606)}, /* 80000-9ffff */
+        {0x259, 0},                            /* a0000-bffff: VGA */
+        {0x268, UINT64_C(0x0606060606060606)}, /* c0000-fffff, 4 KiB units */
+        {0x269, UINT64_C(0x0606060606060606)},
+        {0x26a, UINT64_C(0x0606060606060606)},
+        {0x26b, UINT64_C(0x0606060606060606)},
+        {0x26c, UINT64_C(0x0606060606060606)},
+        {0x26d, UINT64_C(0x0606060606060606)},
+        {0x26e, UINT64_C(0x0606060606060606)},
+        {0x26f, UINT64_C(0x0606060606060606)},
+        {MSR_MTRR_DEF_TYPE, MTRR_ENABLE | MTRR_FIXED_ENABLE | MTRR_WB},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(msrs); i++) {

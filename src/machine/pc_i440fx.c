@@ -11,7 +11,7 @@
 #include "machine/dsdt_pc.hex"
 
 /* What firmware routes PIRQ A-D to. */
-static const uint8_t pirq_irq[4] = { 10, 10, 11, 11 };
+static const uint8_t pirq_irq[4] = {10, 10, 11, 11};
 
 static bool pc_init(struct machine *machine, struct error **errp)
 {
@@ -80,15 +80,16 @@ static uint8_t pc_interrupt_line(void *machine, struct pci_device *pci, unsigned
 }
 
 const struct pc_chipset pc_i440fx_chipset = {
-    .pm = {
-        .acpi_enable = PIIX4_ACPI_ENABLE,
-        .acpi_disable = PIIX4_ACPI_DISABLE,
-        .event_block = PC_PM_BASE + ACPI_PM1_EVENT_OFFSET,
-        .control_block = PC_PM_BASE + ACPI_PM1_CONTROL_OFFSET,
-        .timer_block = PC_PM_BASE + ACPI_PM_TIMER_OFFSET,
-        .gpe0_block = PIIX4_GPE0_BASE,
-        .gpe0_length = PIIX4_GPE0_LENGTH,
-    },
+    .pm =
+        {
+            .acpi_enable = PIIX4_ACPI_ENABLE,
+            .acpi_disable = PIIX4_ACPI_DISABLE,
+            .event_block = PC_PM_BASE + ACPI_PM1_EVENT_OFFSET,
+            .control_block = PC_PM_BASE + ACPI_PM1_CONTROL_OFFSET,
+            .timer_block = PC_PM_BASE + ACPI_PM_TIMER_OFFSET,
+            .gpe0_block = PIIX4_GPE0_BASE,
+            .gpe0_length = PIIX4_GPE0_LENGTH,
+        },
     .dsdt = dsdt_pc_aml_code,
     .dsdt_size = sizeof(dsdt_pc_aml_code),
     .setup = pc_setup,

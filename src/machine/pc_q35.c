@@ -15,7 +15,7 @@
 #define RCBA_BASE 0xfed1c000
 
 /* What firmware routes PIRQ A-D and E-H to, for guests without an IOAPIC driver. */
-static const uint8_t pirq_irq[8] = { 10, 10, 11, 11, 10, 10, 11, 11 };
+static const uint8_t pirq_irq[8] = {10, 10, 11, 11, 10, 10, 11, 11};
 
 static bool q35_init(struct machine *machine, struct error **errp)
 {
@@ -82,15 +82,16 @@ static uint8_t q35_interrupt_line(void *machine, struct pci_device *pci, unsigne
 }
 
 const struct pc_chipset pc_q35_chipset = {
-    .pm = {
-        .acpi_enable = ICH9_ACPI_ENABLE,
-        .acpi_disable = ICH9_ACPI_DISABLE,
-        .event_block = PC_PM_BASE + ACPI_PM1_EVENT_OFFSET,
-        .control_block = PC_PM_BASE + ACPI_PM1_CONTROL_OFFSET,
-        .timer_block = PC_PM_BASE + ACPI_PM_TIMER_OFFSET,
-        .gpe0_block = PC_PM_BASE + ICH9_GPE0_OFFSET,
-        .gpe0_length = ICH9_GPE0_LENGTH,
-    },
+    .pm =
+        {
+            .acpi_enable = ICH9_ACPI_ENABLE,
+            .acpi_disable = ICH9_ACPI_DISABLE,
+            .event_block = PC_PM_BASE + ACPI_PM1_EVENT_OFFSET,
+            .control_block = PC_PM_BASE + ACPI_PM1_CONTROL_OFFSET,
+            .timer_block = PC_PM_BASE + ACPI_PM_TIMER_OFFSET,
+            .gpe0_block = PC_PM_BASE + ICH9_GPE0_OFFSET,
+            .gpe0_length = ICH9_GPE0_LENGTH,
+        },
     .dsdt = dsdt_q35_aml_code,
     .dsdt_size = sizeof(dsdt_q35_aml_code),
     .setup = q35_setup,

@@ -167,7 +167,8 @@ bool monitor_add(struct options *opts, struct error **errp)
         return false;
     }
     if (!mode || strcmp(mode, "control")) {
-        error_set(errp, "mode=%s: this build has only mode=control (QMP)", mode ? mode : "readline");
+        error_set(errp, "mode=%s: this build has only mode=control (QMP)",
+                  mode ? mode : "readline");
         return false;
     }
     return options_get_bool(opts, "pretty", &pretty, errp) &&

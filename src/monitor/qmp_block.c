@@ -17,14 +17,14 @@ static void set_text(json_t *object, const char *key, const char *text)
 /* BlockDeviceInfo; what throttling would add is zero: ferry limits nothing. */
 static json_t *node_info(struct block_node *node, bool write_cache)
 {
-    static const char *const limits[] = { "bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr" };
-    json_t *info = json_pack(
-        "{s:s, s:s, s:b, s:i, s:b, s:i, s:s, s:{s:b, s:b, s:b}, s:{s:s, s:I}}", "node-name",
-        node->name, "drv", node->driver->name, "ro", !(node->flags & BLOCK_OPEN_RDWR),
-        "backing_file_depth", 0, "encrypted", 0, "write_threshold", 0, "detect_zeroes", "off",
-        "cache", "writeback", write_cache, "direct", !!(node->flags & BLOCK_OPEN_NOCACHE),
-        "no-flush", !!(node->flags & BLOCK_OPEN_NO_FLUSH), "image", "format", node->driver->name,
-        "virtual-size", (json_int_t)block_length(node));
+    static const char *const limits[] = {"bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"};
+    json_t *info = json_pack("{s:s, s:s, s:b, s:i, s:b, s:i, s:s, s:{s:b, s:b, s:b}, s:{s:s, s:I}}",
+                             "node-name", node->name, "drv", node->driver->name, "ro",
+                             !(node->flags & BLOCK_OPEN_RDWR), "backing_file_depth", 0, "encrypted",
+                             0, "write_threshold", 0, "detect_zeroes", "off", "cache", "writeback",
+                             write_cache, "direct", !!(node->flags & BLOCK_OPEN_NOCACHE),
+                             "no-flush", !!(node->flags & BLOCK_OPEN_NO_FLUSH), "image", "format",
+                             node->driver->name, "virtual-size", (json_int_t)block_length(node));
 
     set_text(info, "file", node->filename);
     set_text(json_object_get(info, "image"), "filename", node->filename);

@@ -97,8 +97,15 @@ json_t *qmp_qom_list_properties(json_t *args, struct error **errp)
 
 /* What a path leads to: a device (or object), a vCPU, or a folder. */
 struct place {
-    enum { PLACE_ROOT, PLACE_MACHINE, PLACE_PERIPHERAL, PLACE_UNATTACHED, PLACE_OBJECTS, PLACE_CPU,
-           PLACE_DEVICE } kind;
+    enum {
+        PLACE_ROOT,
+        PLACE_MACHINE,
+        PLACE_PERIPHERAL,
+        PLACE_UNATTACHED,
+        PLACE_OBJECTS,
+        PLACE_CPU,
+        PLACE_DEVICE
+    } kind;
     struct device *dev;
     struct vcpu *vcpu;
 };
@@ -106,11 +113,11 @@ struct place {
 static const struct {
     const char *path, *type;
 } folders[] = {
-    [PLACE_ROOT] = { "/", "container" },
-    [PLACE_MACHINE] = { "/machine", NULL },
-    [PLACE_PERIPHERAL] = { "/machine/peripheral", "container" },
-    [PLACE_UNATTACHED] = { "/machine/unattached", "container" },
-    [PLACE_OBJECTS] = { "/objects", "container" },
+    [PLACE_ROOT] = {"/", "container"},
+    [PLACE_MACHINE] = {"/machine", NULL},
+    [PLACE_PERIPHERAL] = {"/machine/peripheral", "container"},
+    [PLACE_UNATTACHED] = {"/machine/unattached", "container"},
+    [PLACE_OBJECTS] = {"/objects", "container"},
 };
 
 static bool is_unattached(const struct device *dev)
@@ -121,13 +128,13 @@ static bool is_unattached(const struct device *dev)
 static bool find_unattached(unsigned n, struct place *place)
 {
     if (n < vcpu_count()) {
-        *place = (struct place){ .kind = PLACE_CPU, .vcpu = vcpu_get(n) };
+        *place = (struct place){.kind = PLACE_CPU, .vcpu = vcpu_get(n)};
         return true;
     }
     n -= vcpu_count();
     for (struct device *dev = device_first(); dev; dev = dev->next) {
         if (is_unattached(dev) && n-- == 0) {
-            *place = (struct place){ .kind = PLACE_DEVICE, .dev = dev };
+            *place = (struct place){.kind = PLACE_DEVICE, .dev = dev};
             return true;
         }
     }
@@ -142,7 +149,7 @@ static bool find_place(const char *path, struct place *place, struct error **err
 
     for (size_t i = 0; i < sizeof(folders) / sizeof(folders[0]); i++) {
         if (!strcmp(path, folders[i].path)) {
-            *place = (struct place){ .kind = (int)i };
+            *place = (struct place){.kind = (int)i};
             return true;
         }
     }
@@ -157,7 +164,7 @@ static bool find_place(const char *path, struct place *place, struct error **err
     } else if (path[0] != '/') {
         dev = device_find(path) ? device_find(path) : object_find(path);
     }
-    *place = (struct place){ .kind = PLACE_DEVICE, .dev = dev };
+    *place = (struct place){.kind = PLACE_DEVICE, .dev = dev};
     if (!dev) {
         error_set_class(errp, ERROR_DEVICE_NOT_FOUND, "Device '%s' not found", path);
     }
@@ -225,7 +232,7 @@ json_t *qmp_qom_list(json_t *args, struct error **errp)
     list = json_pack("[{s:s, s:s}]", "name", "type", "type", "string");
     switch (place.kind) {
     case PLACE_ROOT: {
-        autofree char *type = place_type(&(struct place){ .kind = PLACE_MACHINE });
+        autofree char *type = place_type(&(struct place){.kind = PLACE_MACHINE});
         append_child(list, "machine", type);
         append_child(list, "objects", "container");
         break;
@@ -351,7 +358,7 @@ json_t *qmp_object_del(json_t *args, struct error **errp)
 
 json_t *qmp_query_iothreads(json_t *args, struct error **errp)
 {
-    static const char *const numbers[] = { "poll-max-ns", "poll-grow", "poll-shrink" };
+    static const char *const numbers[] = {"poll-max-ns", "poll-grow", "poll-shrink"};
     json_t *list = json_array();
 
     for (struct device *dev = device_first(); dev; dev = dev->next) {

@@ -115,8 +115,7 @@ static void send_json(struct qmp_session *session, json_t *value)
     json_decref(value);
 }
 
-static void send_error(struct qmp_session *session, json_t *id, const char *class,
-                       const char *text)
+static void send_error(struct qmp_session *session, json_t *id, const char *class, const char *text)
 {
     json_t *error = json_pack("{s:s, s:s}", "class", class, "desc", text);
     json_t *reply = json_object();
@@ -282,8 +281,8 @@ static json_t *run_command(struct qmp_session *session, json_t *request, struct 
 static void handle_request(struct qmp_session *session, const char *text, size_t size)
 {
     json_error_t parse_error;
-    json_t *request = json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY,
-                                 &parse_error);
+    json_t *request =
+        json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &parse_error);
     json_t *id = request ? json_object_get(request, "id") : NULL, *result;
     struct error *err = NULL;
 
@@ -315,7 +314,7 @@ static void drop_input(struct qmp_session *session, size_t size)
 {
     memmove(session->input, session->input + size, session->size - size);
     session->size -= size;
-    session->scan = (struct qmp_scan){ 0 };
+    session->scan = (struct qmp_scan){0};
 }
 
 /* What cannot be parsed is dropped up to the end of the line that the scan came to. */
@@ -405,7 +404,7 @@ void qmp_session_open(struct qmp_session *session)
     session->open = true;
     session->negotiated = session->discarding = false;
     session->size = 0;
-    session->scan = (struct qmp_scan){ 0 };
+    session->scan = (struct qmp_scan){0};
     /* Clients look for the member "qemu"; the package tells who answers. */
     send_json(session, json_pack("{s:{s:{s:{s:i, s:i, s:i}, s:s}, s:[]}}", "QMP", "version", "qemu",
                                  "micro", 0, "minor", 2, "major", 7, "package",

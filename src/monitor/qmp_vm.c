@@ -114,12 +114,12 @@ json_t *qmp_query_cpus_fast(json_t *args, struct error **errp)
         unsigned threads = machine->smp.threads, cores = machine->smp.cores;
         unsigned dies = machine->smp.dies;
 
-        json_array_append_new(
-            list, json_pack("{s:i, s:s, s:i, s:s, s:{s:i, s:i, s:i, s:i}}", "cpu-index", i,
-                            "qom-path", path, "thread-id", vcpu_get(i)->thread_id, "target",
-                            "x86_64", "props", "socket-id", i / (threads * cores * dies), "die-id",
-                            i / (threads * cores) % dies, "core-id", i / threads % cores,
-                            "thread-id", i % threads));
+        json_array_append_new(list, json_pack("{s:i, s:s, s:i, s:s, s:{s:i, s:i, s:i, s:i}}",
+                                              "cpu-index", i, "qom-path", path, "thread-id",
+                                              vcpu_get(i)->thread_id, "target", "x86_64", "props",
+                                              "socket-id", i / (threads * cores * dies), "die-id",
+                                              i / (threads * cores) % dies, "core-id",
+                                              i / threads % cores, "thread-id", i % threads));
     }
     return list;
 }

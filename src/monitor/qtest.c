@@ -21,8 +21,8 @@
 #include "monitor/qmp_commands.h"
 
 #define LINE_MAX_SIZE (64u * 1024 * 1024)
-#define TRANSFER_MAX (16u * 1024 * 1024) /* bytes of one read, write or memset */
-#define WORDS_MAX 8
+#define TRANSFER_MAX  (16u * 1024 * 1024) /* bytes of one read, write or memset */
+#define WORDS_MAX     8
 #define SAME_TIME_MAX 10000 /* rounds of timers without the clock moving */
 
 struct qtest_session {
@@ -138,7 +138,8 @@ static void cmd_set_irq_in(struct qtest_session *session, char **word, unsigned 
         send(session, "FAIL Unknown device");
     } else if (strcmp(word[2], "unnamed-gpio-in")) {
         send(session, "FAIL Unknown line name");
-    } else if (!parse_uint(word[3], &n) || n >= dev->gpio_in_count || !parse_uint(word[4], &level)) {
+    } else if (!parse_uint(word[3], &n) || n >= dev->gpio_in_count ||
+               !parse_uint(word[4], &level)) {
         send(session, "FAIL Unknown line number");
     } else {
         machine_lock();
@@ -375,31 +376,31 @@ static const struct command {
     unsigned words; /* at least, with the name */
     void (*run)(struct qtest_session *session, char **word, unsigned count);
 } commands[] = {
-    { "irq_intercept_in", 2, cmd_irq_intercept },
-    { "irq_intercept_out", 2, cmd_irq_intercept },
-    { "set_irq_in", 5, cmd_set_irq_in },
-    { "clock_step", 1, cmd_clock },
-    { "clock_set", 2, cmd_clock },
-    { "outb", 3, cmd_port },
-    { "outw", 3, cmd_port },
-    { "outl", 3, cmd_port },
-    { "inb", 2, cmd_port },
-    { "inw", 2, cmd_port },
-    { "inl", 2, cmd_port },
-    { "writeb", 3, cmd_memory },
-    { "writew", 3, cmd_memory },
-    { "writel", 3, cmd_memory },
-    { "writeq", 3, cmd_memory },
-    { "readb", 2, cmd_memory },
-    { "readw", 2, cmd_memory },
-    { "readl", 2, cmd_memory },
-    { "readq", 2, cmd_memory },
-    { "read", 3, cmd_bulk_read },
-    { "write", 4, cmd_bulk_write },
-    { "b64read", 3, cmd_bulk_read },
-    { "b64write", 4, cmd_bulk_write },
-    { "memset", 4, cmd_memset },
-    { "endianness", 1, cmd_endianness },
+    {"irq_intercept_in", 2, cmd_irq_intercept},
+    {"irq_intercept_out", 2, cmd_irq_intercept},
+    {"set_irq_in", 5, cmd_set_irq_in},
+    {"clock_step", 1, cmd_clock},
+    {"clock_set", 2, cmd_clock},
+    {"outb", 3, cmd_port},
+    {"outw", 3, cmd_port},
+    {"outl", 3, cmd_port},
+    {"inb", 2, cmd_port},
+    {"inw", 2, cmd_port},
+    {"inl", 2, cmd_port},
+    {"writeb", 3, cmd_memory},
+    {"writew", 3, cmd_memory},
+    {"writel", 3, cmd_memory},
+    {"writeq", 3, cmd_memory},
+    {"readb", 2, cmd_memory},
+    {"readw", 2, cmd_memory},
+    {"readl", 2, cmd_memory},
+    {"readq", 2, cmd_memory},
+    {"read", 3, cmd_bulk_read},
+    {"write", 4, cmd_bulk_write},
+    {"b64read", 3, cmd_bulk_read},
+    {"b64write", 4, cmd_bulk_write},
+    {"memset", 4, cmd_memset},
+    {"endianness", 1, cmd_endianness},
 };
 
 static void handle_line(struct qtest_session *session, char *line)

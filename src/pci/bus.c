@@ -86,9 +86,9 @@ static void set_not_available(const struct pci_bus *bus, uint8_t devfn, const ch
 {
     const struct pci_device *other = bus->function[devfn];
 
-    error_set(errp, "PCI: slot %d function %d not available for %s, in use by %s,id=%s",
+    error_set(errp, "PCI: slot %d function %d not available for %s, in use by %s%s%s",
               PCI_SLOT(devfn), PCI_FUNC(devfn), name, other->dev.type->name,
-              other->dev.id ? other->dev.id : "(null)");
+              other->dev.id ? ",id=" : "", other->dev.id ? other->dev.id : "");
     error_add_hint(errp, "Choose another addr=, or leave it out to take a free slot.");
 }
 

@@ -32,31 +32,51 @@ struct option {
     const char *const *values;
 };
 
-static const char *const only_none[] = { "none", NULL };
-static const char *const monitors[] = { "none", "null", NULL };
+static const char *const only_none[] = {"none", NULL};
+static const char *const monitors[] = {"none", "null", NULL};
 
-#define FLAG(n, f, h) { .name = n, .kind = OPTION_FLAG, .offset = offsetof(struct cmdline, f), .help = h }
+#define FLAG(n, f, h)                                                                              \
+    {                                                                                              \
+        .name = n, .kind = OPTION_FLAG, .offset = offsetof(struct cmdline, f), .help = h           \
+    }
 #define TEXT(n, f, a, h)                                                                           \
-    { .name = n, .kind = OPTION_TEXT, .offset = offsetof(struct cmdline, f), .has_argument = true, \
-      .argument = a, .help = h }
+    {                                                                                              \
+        .name = n, .kind = OPTION_TEXT, .offset = offsetof(struct cmdline, f),                     \
+        .has_argument = true, .argument = a, .help = h                                             \
+    }
 #define LIST(n, f, a, h)                                                                           \
-    { .name = n, .kind = OPTION_LIST, .offset = offsetof(struct cmdline, f), .has_argument = true, \
-      .argument = a, .help = h }
+    {                                                                                              \
+        .name = n, .kind = OPTION_LIST, .offset = offsetof(struct cmdline, f),                     \
+        .has_argument = true, .argument = a, .help = h                                             \
+    }
 #define FIXED(n, v, a, h)                                                                          \
-    { .name = n, .kind = OPTION_FIXED, .has_argument = true, .argument = a, .help = h, .values = v }
-#define LACKING(n, arg, h) { .name = n, .kind = OPTION_LACKING, .has_argument = arg, .help = h }
-#define HEADING(h) { .name = NULL, .kind = OPTION_HEADING, .help = h }
+    {                                                                                              \
+        .name = n, .kind = OPTION_FIXED, .has_argument = true, .argument = a, .help = h,           \
+        .values = v                                                                                \
+    }
+#define LACKING(n, arg, h)                                                                         \
+    {                                                                                              \
+        .name = n, .kind = OPTION_LACKING, .has_argument = arg, .help = h                          \
+    }
+#define HEADING(h)                                                                                 \
+    {                                                                                              \
+        .name = NULL, .kind = OPTION_HEADING, .help = h                                            \
+    }
 
 static const struct option options[] = {
     HEADING("Standard options:"),
-    { .name = "h", .alias = "help", .kind = OPTION_HELP, .help = "display this help and exit" },
-    { .name = "version", .kind = OPTION_VERSION, .help = "display version information and exit" },
-    { .name = "machine", .alias = "M", .kind = OPTION_LIST, .has_argument = true,
-      .offset = offsetof(struct cmdline, machine), .argument = "[type=]name[,prop[=value][,...]]",
-      .help = "select the machine ('-machine help' lists them)\n"
-              "accel=accel1[:accel2[:...]] selects the accelerator\n"
-              "kernel-irqchip=on|split|off who emulates the interrupt chips\n"
-              "acpi=on|off, i8042=on|off, pit=on|off, max-ram-below-4g=size" },
+    {.name = "h", .alias = "help", .kind = OPTION_HELP, .help = "display this help and exit"},
+    {.name = "version", .kind = OPTION_VERSION, .help = "display version information and exit"},
+    {.name = "machine",
+     .alias = "M",
+     .kind = OPTION_LIST,
+     .has_argument = true,
+     .offset = offsetof(struct cmdline, machine),
+     .argument = "[type=]name[,prop[=value][,...]]",
+     .help = "select the machine ('-machine help' lists them)\n"
+             "accel=accel1[:accel2[:...]] selects the accelerator\n"
+             "kernel-irqchip=on|split|off who emulates the interrupt chips\n"
+             "acpi=on|off, i8042=on|off, pit=on|off, max-ram-below-4g=size"},
     LIST("accel", accel, "[accel=]accelerator[,prop[=value][,...]]",
          "select the accelerator ('-accel help' lists them); may be repeated, the first that\n"
          "works is taken\n"
@@ -75,13 +95,15 @@ static const struct option options[] = {
     LIST("global", global, "driver.property=value", "set a default of a device's property"),
     TEXT("name", name, "string[,process=string][,debug-threads=on|off]", "set the guest's name"),
     HEADING("Block device options:"),
-    LIST("blockdev", blockdev, "[driver=]driver[,node-name=N][,discard=ignore|unmap]\n"
-                               "[,cache.direct=on|off][,cache.no-flush=on|off]\n"
-                               "[,read-only=on|off][,driver specific parameters...]",
+    LIST("blockdev", blockdev,
+         "[driver=]driver[,node-name=N][,discard=ignore|unmap]\n"
+         "[,cache.direct=on|off][,cache.no-flush=on|off]\n"
+         "[,read-only=on|off][,driver specific parameters...]",
          "open a block node"),
-    LIST("drive", drive, "[file=file][,if=none|virtio][,format=f][,id=name][,serial=s]\n"
-                         "[,cache=writethrough|writeback|none|directsync|unsafe]\n"
-                         "[,aio=threads|io_uring][,readonly=on|off][,werror=..][,rerror=..]",
+    LIST("drive", drive,
+         "[file=file][,if=none|virtio][,format=f][,id=name][,serial=s]\n"
+         "[,cache=writethrough|writeback|none|directsync|unsafe]\n"
+         "[,aio=threads|io_uring][,readonly=on|off][,werror=..][,rerror=..]",
          "use 'file' as a drive image"),
     HEADING("Boot options:"),
     TEXT("kernel", kernel, "file", "boot a bzImage, an ELF file with a PVH note or multiboot"),
@@ -110,14 +132,17 @@ static const struct option options[] = {
     FLAG("S", stopped, "freeze the CPUs at start-up (QMP 'cont' starts them)"),
     FLAG("no-reboot", no_reboot, "exit instead of rebooting"),
     FLAG("no-shutdown", no_shutdown, "stop instead of exiting when the guest powers off"),
-    LIST("action", action, "reboot=reset|shutdown|none / shutdown=poweroff|pause / "
-                           "panic=pause|shutdown|exit-failure|none",
+    LIST("action", action,
+         "reboot=reset|shutdown|none / shutdown=poweroff|pause / "
+         "panic=pause|shutdown|exit-failure|none",
          "what to do at these events"),
     FLAG("nodefaults", nodefaults, "no default devices"),
-    { .name = "no-user-config", .kind = OPTION_FLAG, .offset = SIZE_MAX,
-      .help = "no configuration files (ferry reads none)" },
+    {.name = "no-user-config",
+     .kind = OPTION_FLAG,
+     .offset = SIZE_MAX,
+     .help = "no configuration files (ferry reads none)"},
     FLAG("no-acpi", no_acpi, "same as -machine acpi=off"),
-    { .name = "no-hpet", .kind = OPTION_FLAG, .offset = SIZE_MAX, .help = "no HPET (there is none)" },
+    {.name = "no-hpet", .kind = OPTION_FLAG, .offset = SIZE_MAX, .help = "no HPET (there is none)"},
     TEXT("rtc", rtc, "[base=utc|localtime|<datetime>][,clock=host|vm][,driftfix=none]",
          "set the clock's start"),
     TEXT("pidfile", pidfile, "file", "write the process id to 'file'"),
@@ -130,7 +155,8 @@ static const struct option options[] = {
     LACKING("hdb", true, "IDE disks are not in this build; use -drive file=…,if=virtio"),
     LACKING("cdrom", true, "IDE disks are not in this build; use -drive file=…,if=virtio"),
     LACKING("fda", true, "floppy disks are not in this build"),
-    LACKING("boot", true, "boot order needs firmware, which this build does not start; use -kernel"),
+    LACKING("boot", true,
+            "boot order needs firmware, which this build does not start; use -kernel"),
     LACKING("netdev", true, "networking is not in this build; use -nic none"),
     LACKING("daemonize", false, "use your service manager, or a shell's &"),
     LACKING("incoming", true, "migration is not in this build"),
@@ -171,11 +197,10 @@ bool cmdline_wants_help(const char *text)
 
 void cmdline_print_help(FILE *to)
 {
-    fprintf(to,
-            "ferry " FERRY_VERSION "\n"
-            "usage: ferry [options]\n"
-            "\n"
-            "A virtual machine monitor with QEMU's command line.\n");
+    fprintf(to, "ferry " FERRY_VERSION "\n"
+                "usage: ferry [options]\n"
+                "\n"
+                "A virtual machine monitor with QEMU's command line.\n");
     for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
         const struct option *o = &options[i];
         const char *line;
@@ -303,7 +328,7 @@ static bool store(struct cmdline *cmdline, const struct option *o, const char *v
 enum cmdline_result cmdline_parse(struct cmdline *cmdline, int argc, char **argv,
                                   struct error **errp)
 {
-    *cmdline = (struct cmdline){ 0 };
+    *cmdline = (struct cmdline){0};
     for (int i = 1; i < argc; i++) {
         const char *arg = argv[i];
         const char *name = arg + 1, *value = NULL;
@@ -352,7 +377,7 @@ void cmdline_free(struct cmdline *cmdline)
         if (options[i].kind == OPTION_LIST) {
             struct text_list *list = (void *)((char *)cmdline + options[i].offset);
             free(list->text);
-            *list = (struct text_list){ 0 };
+            *list = (struct text_list){0};
         }
     }
 }

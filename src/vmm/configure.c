@@ -160,11 +160,12 @@ static bool check_topology(const struct machine *machine, const struct topology 
                            struct error **errp)
 {
     if (t->sockets * t->dies * t->cores * t->threads != t->maxcpus) {
-        error_set(errp,
-                  "-smp: Invalid CPU topology: product of the hierarchy must match maxcpus: sockets "
-                  "(%" PRIu64 ") * dies (%" PRIu64 ") * cores (%" PRIu64 ") * threads (%" PRIu64
-                  ") != maxcpus (%" PRIu64 ")",
-                  t->sockets, t->dies, t->cores, t->threads, t->maxcpus);
+        error_set(
+            errp,
+            "-smp: Invalid CPU topology: product of the hierarchy must match maxcpus: sockets "
+            "(%" PRIu64 ") * dies (%" PRIu64 ") * cores (%" PRIu64 ") * threads (%" PRIu64
+            ") != maxcpus (%" PRIu64 ")",
+            t->sockets, t->dies, t->cores, t->threads, t->maxcpus);
         return false;
     }
     if (t->maxcpus < t->cpus) {
@@ -174,7 +175,8 @@ static bool check_topology(const struct machine *machine, const struct topology 
     }
     if (t->maxcpus > machine->type->max_cpus) {
         error_set(errp,
-                  "-smp: Invalid SMP CPUs %" PRIu64 ". The max CPUs supported by machine '%s' is %u",
+                  "-smp: Invalid SMP CPUs %" PRIu64
+                  ". The max CPUs supported by machine '%s' is %u",
                   t->maxcpus, machine->type->name, machine->type->max_cpus);
         return false;
     }
@@ -187,9 +189,9 @@ static bool check_topology(const struct machine *machine, const struct topology 
 
 bool config_smp(struct machine *machine, const char *text, struct error **errp)
 {
-    static const char *const keys[] = { "cpus", "maxcpus", "sockets", "dies", "cores", "threads" };
-    struct topology t = { 0 };
-    uint64_t *const values[] = { &t.cpus, &t.maxcpus, &t.sockets, &t.dies, &t.cores, &t.threads };
+    static const char *const keys[] = {"cpus", "maxcpus", "sockets", "dies", "cores", "threads"};
+    struct topology t = {0};
+    uint64_t *const values[] = {&t.cpus, &t.maxcpus, &t.sockets, &t.dies, &t.cores, &t.threads};
     struct options *opts;
     bool ok = true;
 
@@ -206,8 +208,9 @@ bool config_smp(struct machine *machine, const char *text, struct error **errp)
         if (!ok) {
             error_prepend(errp, "-smp: ");
         } else if (options_has(opts, keys[i]) && *values[i] == 0) {
-            error_set(errp, "-smp: Invalid CPU topology: CPU topology parameters must be greater "
-                            "than zero (%s=0)",
+            error_set(errp,
+                      "-smp: Invalid CPU topology: CPU topology parameters must be greater "
+                      "than zero (%s=0)",
                       keys[i]);
             ok = false;
         }
@@ -292,9 +295,9 @@ bool config_name(const char *text, char **name, struct error **errp)
 
 static bool one_action(const char *text, struct lifecycle_actions *actions, struct error **errp)
 {
-    static const char *const reboot[] = { "reset", "shutdown", "none", NULL };
-    static const char *const shutdown[] = { "poweroff", "pause", NULL };
-    static const char *const panic[] = { "shutdown", "pause", "exit-failure", "none", NULL };
+    static const char *const reboot[] = {"reset", "shutdown", "none", NULL};
+    static const char *const shutdown[] = {"poweroff", "pause", NULL};
+    static const char *const panic[] = {"shutdown", "pause", "exit-failure", "none", NULL};
     struct options *opts = options_parse(text, NULL, errp);
     int r = actions->reboot, s = actions->shutdown, p = actions->panic;
     bool ok;
@@ -320,7 +323,7 @@ static bool one_action(const char *text, struct lifecycle_actions *actions, stru
 bool config_actions(const struct cmdline *cmdline, struct lifecycle_actions *actions,
                     struct error **errp)
 {
-    *actions = (struct lifecycle_actions){ 0 };
+    *actions = (struct lifecycle_actions){0};
     if (cmdline->no_reboot) {
         actions->reboot = REBOOT_SHUTDOWN;
     }

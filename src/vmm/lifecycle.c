@@ -14,6 +14,7 @@
 #include "aio/clock.h"
 #include "base/log.h"
 #include "block/backend.h"
+#include "chardev/chardev.h"
 #include "device/system.h"
 #include "hw/pm.h"
 #include "mem/machine_lock.h"
@@ -43,7 +44,7 @@ static struct {
     int signal_fd;
     bool quit;
     int status;
-} vm = { .signal_fd = -1 };
+} vm = {.signal_fd = -1};
 
 static const char *const state_names[RUN_STATE_COUNT] = {
     [RUN_STATE_PRELAUNCH] = "prelaunch",
@@ -228,10 +229,8 @@ static void do_shutdown(void)
     bool by_host = cause == SYSTEM_CAUSE_HOST_SIGNAL || cause == SYSTEM_CAUSE_HOST_QMP_QUIT ||
                    cause == SYSTEM_CAUSE_HOST_UI;
 
-    qmp_event("SHUTDOWN",
-              json_pack("{s:b, s:s}", "guest", guest, "reason", cause_names[cause]));
-    if (vm.actions.shutdown == SHUTDOWN_PAUSE && !by_host &&
-        !atomic_load(&vm.exit_status)) {
+    qmp_event("SHUTDOWN", json_pack("{s:b, s:s}", "guest", guest, "reason", cause_names[cause]));
+    if (vm.actions.shutdown == SHUTDOWN_PAUSE && !by_host && !atomic_load(&vm.exit_status)) {
         vm_stop(RUN_STATE_SHUTDOWN);
         return;
     }
@@ -317,16 +316,24 @@ int lifecycle_run(void)
 
 /* ---- signals -------------------------------------------------------------------------------- */
 
-static void on_signal(void *opaque)
+bool lifecycle_take_signal(void)
 {
     struct signalfd_siginfo info;
 
-    if (read(vm.signal_fd, &info, sizeof(info)) == sizeof(info)) {
-        if (info.ssi_pid) {
-            log_info("terminating on signal %u from pid %u", info.ssi_signo, info.ssi_pid);
-        } else {
-            log_info("terminating on signal %u", info.ssi_signo);
-        }
+    if (read(vm.signal_fd, &info, sizeof(info)) != sizeof(info)) {
+        return false;
+    }
+    if (info.ssi_pid) {
+        log_info("terminating on signal %u from pid %u", info.ssi_signo, info.ssi_pid);
+    } else {
+        log_info("terminating on signal %u", info.ssi_signo);
+    }
+    return true;
+}
+
+static void on_signal(void *opaque)
+{
+    if (lifecycle_take_signal()) {
         on_shutdown(SYSTEM_CAUSE_HOST_SIGNAL, 0);
     }
 }
@@ -348,6 +355,7 @@ static bool init_signals(struct error **errp)
         return false;
     }
     aio_set_fd(vm.loop, vm.signal_fd, on_signal, NULL, NULL);
+    chardev_set_interrupt_fd(vm.signal_fd);
     return true;
 }
 
@@ -413,8 +421,7 @@ static const struct monitor_vm_ops monitor_ops = {
 };
 
 bool lifecycle_init(struct aio_loop *loop, struct machine *machine,
-                    const struct lifecycle_actions *actions, const char *name,
-                    struct error **errp)
+                    const struct lifecycle_actions *actions, const char *name, struct error **errp)
 {
     vm.loop = loop;
     vm.machine = machine;
@@ -429,6 +436,7 @@ bool lifecycle_init(struct aio_loop *loop, struct machine *machine,
 void lifecycle_cleanup(void)
 {
     if (vm.signal_fd >= 0) {
+        chardev_set_interrupt_fd(-1);
         aio_set_fd(vm.loop, vm.signal_fd, NULL, NULL, NULL);
         close(vm.signal_fd);
         vm.signal_fd = -1;

@@ -44,8 +44,7 @@ struct lifecycle_actions {
 
 /* Installs the request handlers, the signal handlers and the monitor's operations. */
 bool lifecycle_init(struct aio_loop *loop, struct machine *machine,
-                    const struct lifecycle_actions *actions, const char *name,
-                    struct error **errp);
+                    const struct lifecycle_actions *actions, const char *name, struct error **errp);
 void lifecycle_cleanup(void);
 
 enum run_state lifecycle_state(void);
@@ -55,6 +54,10 @@ const char *run_state_name(enum run_state state);
 bool vm_start(struct error **errp);
 /* Stops vCPUs and devices, drains and flushes the disks. */
 void vm_stop(enum run_state state);
+
+/* For a setup that waits (for a client of a socket): whether a signal has come that ends ferry; says
+ * so. */
+bool lifecycle_take_signal(void);
 
 /* The main loop: until shutdown or quit; the process's exit status. */
 int lifecycle_run(void);

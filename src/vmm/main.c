@@ -26,6 +26,9 @@ int main(int argc, char **argv)
         ok = setup(&cmdline, &err);
         if (ok) {
             status = lifecycle_run();
+        } else if (lifecycle_take_signal()) {
+            error_free(err);
+            ok = true;
         }
         setup_cleanup();
         break;

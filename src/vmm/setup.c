@@ -54,8 +54,9 @@ static bool asks_help(const char *text, char **type)
     return false;
 }
 
-static bool list_help(const struct text_list *list, bool (*print)(const char *type, struct error **),
-                      bool *ok, struct error **errp)
+static bool list_help(const struct text_list *list,
+                      bool (*print)(const char *type, struct error **), bool *ok,
+                      struct error **errp)
 {
     for (size_t i = 0; i < list->count; i++) {
         autofree char *type = NULL;
@@ -157,7 +158,7 @@ static bool write_pidfile(const char *path, struct error **errp)
     char text[16];
     int n = snprintf(text, sizeof(text), "%d\n", getpid());
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 
     /* The lock is held until the process ends. */
     if (fd < 0 || fcntl(fd, F_SETLK, &lock) < 0 || ftruncate(fd, 0) < 0 ||
@@ -237,8 +238,8 @@ static bool setup_chardevs(const struct cmdline *cmdline, struct error **errp)
         }
     }
     if (serial->count == 0 && !cmdline->nodefaults) {
-        return setup_serial(cmdline->nographic ? "mon:stdio" : "null", 0,
-                            &made.machine->serial[0], errp);
+        return setup_serial(cmdline->nographic ? "mon:stdio" : "null", 0, &made.machine->serial[0],
+                            errp);
     }
     return true;
 }
@@ -305,8 +306,8 @@ static bool setup_accel(const struct cmdline *cmdline, struct error **errp)
     if (cmdline->enable_kvm && count == 0) {
         entries[count++] = "kvm";
     }
-    made.accel = accel_init(entries, count, made.machine->kernel_irqchip,
-                            made.machine->smp.max_cpus, errp);
+    made.accel =
+        accel_init(entries, count, made.machine->kernel_irqchip, made.machine->smp.max_cpus, errp);
     return made.accel != NULL;
 }
 

@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
-#include "base/bytes.h"
 #include "base/options.h"
 #include "base/range.h"
 #include "block/backend.h"
@@ -98,8 +97,8 @@ struct blk_request blk_request(uint32_t type, uint64_t sector, uint32_t length)
         .length = length,
     };
 
-    store_le32(guest_ram(r.header), type);
-    store_le64((uint8_t *)guest_ram(r.header) + 8, sector);
+    guest_store32(guest_ram(r.header), type);
+    guest_store64(guest_ram(r.header + 8), sector);
     guest_store8(guest_ram(r.status), 0xee);
     return r;
 }

@@ -126,6 +126,33 @@ static void fuzz_descriptor(void)
                     (uint16_t)(below(4) ? below(driver.queue.size) : edge()));
 }
 
+static void good_request(void)
+{
+    static const uint32_t types[] = {VIRTIO_BLK_T_IN,    VIRTIO_BLK_T_OUT,     VIRTIO_BLK_T_FLUSH,
+                                     VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_DISCARD};
+    uint32_t type = types[below(ARRAY_SIZE(types))];
+    uint32_t length = type <= VIRTIO_BLK_T_OUT ? 512 * (1 + (uint32_t)below(8))
+                      : type == VIRTIO_BLK_T_FLUSH ? 0
+                                                   : 16;
+    uint64_t header = MiB + below(MiB) * 8;
+    struct blk_request r = {
+        .type = type,
+        .length = length,
+        .header = header,
+        .data = 9 * MiB + below(MiB),
+        .status = 10 * MiB + below(MiB),
+    };
+    unsigned head = (unsigned)below(driver.queue.size / 4) * 3;
+
+    guest_store32(guest_ram(header), type);
+    guest_store64(guest_ram(header + 8), below(2040));
+    if (type == VIRTIO_BLK_T_DISCARD) {
+        store_le64(guest_ram(r.data), below(2040));
+        store_le64((uint8_t *)guest_ram(r.data) + 8, below(16));
+    }
+    blk_publish(&driver, &r, head);
+}
+
 /* A request that might be fine, or nearly. */
 static void fuzz_request(void)
 {
@@ -153,7 +180,7 @@ static void fuzz_request(void)
 
 static void fuzz_ring(void)
 {
-    switch (below(16)) {
+    switch (below(100)) {
     case 0:
         vqueue_set_avail_index(&driver.queue, (uint16_t)edge());
         break;
@@ -174,21 +201,25 @@ static void fuzz_ring(void)
     case 6:
         fuzz_descriptor();
         break;
-    default:
+    case 7:
         fuzz_request();
+        break;
+    default:
+        good_request();
         break;
     }
 }
 
 static void restart(void)
 {
+    fake_disk.hold = false; /* a reset waits for the disk */
     guest_config_write(BLK_DEVFN, PCI_COMMAND, PCI_COMMAND_MASTER | PCI_COMMAND_MEMORY, 2);
     vdriver_start(&driver, random_next(), 1u << (3 + below(6)), below(4) != 0);
 }
 
 static void fuzz_step(void)
 {
-    switch (below(64)) {
+    switch (below(200)) {
     case 0:
         restart();
         break;
@@ -196,6 +227,7 @@ static void fuzz_step(void)
         vdriver_set_status(&driver, (uint8_t)edge());
         break;
     case 2:
+        fake_disk.hold = false;
         system_vm_state_changed(false);
         rig_run();
         system_vm_state_changed(true);
@@ -210,13 +242,20 @@ static void fuzz_step(void)
         rig_assign();
         break;
     case 5:
-        fake_disk.error[below(FAKE_OPS)] = below(2) ? -(int)(1 + below(130)) : 0;
+        fake_disk.hold = false;
+        system_vm_state_changed(false); /* nobody reads `error` meanwhile */
+        fake_disk.error[below(FAKE_OPS)] = below(4) == 0 ? -(int)(1 + below(130)) : 0;
+        system_vm_state_changed(true);
         break;
     case 6:
         fake_disk.hold = below(4) == 0;
         break;
+    case 7:
+    case 8:
+        fake_disk.hold = false;
+        break;
     default:
-        if (below(3)) {
+        if (below(16)) {
             fuzz_ring();
         } else {
             fuzz_register();
@@ -230,7 +269,6 @@ static void fuzz_step(void)
         break;
     }
     if (vdriver_status(&driver) & VIRTIO_STATUS_NEEDS_RESET && below(4) == 0) {
-        fake_disk.hold = false;
         restart();
     }
 }
@@ -257,20 +295,21 @@ static void fuzz(uint64_t seed, bool iothread)
     for (unsigned long i = 0; i < rounds; i++) {
         if (i % 512 == 0) {
             rig_free_all(); /* tables of indirect descriptors */
-            fake_disk.hold = false;
             restart();
         }
         fuzz_step();
     }
-    memset(fake_disk.error, 0, sizeof(fake_disk.error));
     fake_disk_release();
+    system_vm_state_changed(false);
+    memset(fake_disk.error, 0, sizeof(fake_disk.error));
+    system_vm_state_changed(true);
     guest_config_write(BLK_DEVFN, PCI_COMMAND, PCI_COMMAND_MASTER | PCI_COMMAND_MEMORY, 2);
     vdriver_start(&driver, 0, 0, true);
     struct blk_request r = blk_request(VIRTIO_BLK_T_IN, 7, 512);
     assert_int_equal(blk_perform(&driver, &r), VIRTIO_BLK_S_OK);
     assert_memory_equal(guest_ram(r.data), fake_disk.data + 7 * 512, 512);
-    print_message("%u reads, %u writes, %u flushes, %u discards, %u zeroes\n", fake_disk.count[0], fake_disk.count[1],
-                  fake_disk.count[2], fake_disk.count[3], fake_disk.count[4]);
+    print_message("%u reads, %u writes, %u flushes, %u discards\n", fake_disk.count[0], fake_disk.count[1],
+                  fake_disk.count[2], fake_disk.count[3]);
     /* Nobody writes into ROM. */
     for (uint64_t i = 0; i < RIG_ROM_SIZE; i++) {
         assert_int_equal(rig.rom.ram->host[i], 0);
@@ -278,11 +317,27 @@ static void fuzz(uint64_t seed, bool iothread)
     rig_destroy();
 }
 
+/* Buffers of such a driver overlap while the disk writes into them: a race by intent, which
+ * ThreadSanitizer cannot know. thread_test has those that must not be. */
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define IS_TSAN true
+#endif
+#elif defined(__SANITIZE_THREAD__)
+#define IS_TSAN true
+#endif
+#ifndef IS_TSAN
+#define IS_TSAN false
+#endif
+
 static void test_fuzz(void **state)
 {
     bool iothread = *(bool *)*state;
     unsigned long first = setting("FERRY_FUZZ_SEED", 1);
 
+    if (iothread && IS_TSAN) {
+        skip();
+    }
     for (unsigned long seed = first; seed < first + 4; seed++) {
         print_message("seed %lu\n", seed);
         fuzz(seed, iothread);

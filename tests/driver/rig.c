@@ -270,7 +270,9 @@ uint64_t guest_alloc(uint64_t size, uint64_t alignment)
         fail("no RAM left", NULL);
     }
     next_alloc = at + size;
-    memset(guest_ram(at), 0, size);
+    for (uint64_t i = 0; i < size; i++) {
+        guest_store8(guest_ram(at + i), 0); /* an old request may still be looked at */
+    }
     return at;
 }
 

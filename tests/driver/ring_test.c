@@ -214,11 +214,10 @@ static void test_indirect_tables(void **state)
 static void test_buffer_count(void **state)
 {
     struct buffer *buffers = xcalloc(1025, sizeof(*buffers));
-    uint64_t data = guest_alloc(1022 * 512, 512);
     uint32_t head, written;
 
     start(*(bool *)*state, INDIRECT);
-    data = guest_alloc(1022 * 512, 512);
+    uint64_t data = guest_alloc(1022 * 512, 512);
     buffers[0] = (struct buffer){good.header, 16, false};
     for (unsigned i = 1; i < 1023; i++) {
         buffers[i] = (struct buffer){data + (i - 1) * 512, 512, true};

@@ -180,9 +180,11 @@ static _Atomic(bool) kicks_end;
 
 static void *kick_thread(void *opaque)
 {
+    uint64_t doorbell = *(uint64_t *)opaque;
+
     mem_thread_register();
     while (!kicks_end) {
-        guest_write(driver.doorbell, 0, 2);
+        guest_write(doorbell, 0, 2);
     }
     mem_thread_unregister();
     return NULL;
@@ -198,7 +200,8 @@ static void test_kicks_against_resets(void **state)
     blk_add_device(&driver, ",iothread=io0");
     vdriver_start(&driver, 0, 16, true);
     kicks_end = false;
-    pthread_create(&kick, NULL, kick_thread, NULL);
+    uint64_t doorbell = driver.doorbell;
+    pthread_create(&kick, NULL, kick_thread, &doorbell);
     for (unsigned i = 0; i < 100; i++) {
         vdriver_start(&driver, 0, 16, true);
         struct blk_request r = blk_request(VIRTIO_BLK_T_IN, 7, 512);

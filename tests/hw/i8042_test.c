@@ -141,6 +141,16 @@ static void test_translation(void **state)
     EXPECT_KBD("\xfa\xab\x41");
 }
 
+static void test_after_firmware(void **state)
+{
+    i8042_firmware_setup(kbc);
+    assert_int_equal(inb(0x64) & 4, 4);
+    assert_int_equal(ask(0x20), 0x65);
+    kbd_put_scancode(kbc, 0x1c);
+    assert_int_equal(kit.rises[1], 2); /* the answer of command 0x20, and the key */
+    EXPECT_KBD("\x1e");
+}
+
 static void test_interrupts(void **state)
 {
     write_ctr(0x03);
@@ -282,8 +292,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, kit_teardown)
-        TEST(test_probe), TEST(test_keyboard),      TEST(test_translation), TEST(test_interrupts),
-        TEST(test_mouse), TEST(test_reset_and_a20), TEST(test_state),       TEST(test_hostile),
+        TEST(test_probe),          TEST(test_keyboard),   TEST(test_translation),
+        TEST(test_after_firmware), TEST(test_interrupts), TEST(test_mouse),
+        TEST(test_reset_and_a20),  TEST(test_state),      TEST(test_hostile),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -224,6 +224,14 @@ static void test_memory(void **state)
             assert_int_equal(cmos_read((uint8_t)(i | 0x80)), i ^ 0x5a);
         }
     }
+    for (unsigned i = 0; i < 128; i++) {
+        outb(0x72, (uint8_t)i);
+        outb(0x73, (uint8_t)~i);
+    }
+    outb(0x72, 0x85);
+    assert_int_equal(inb(0x72), 0x05);
+    assert_int_equal(inb(0x73), 0xfa);
+    assert_int_equal(cmos_read(0x10), 0x10 ^ 0x5a);
     rtc_set_memory(rtc, UINT64_C(0xc0000000), 5 * GiB);
     assert_int_equal(cmos_read(0x15) | cmos_read(0x16) << 8, 640);
     assert_int_equal(cmos_read(0x17) | cmos_read(0x18) << 8, 0xffff);
@@ -299,7 +307,7 @@ static void test_hostile(void **state)
             kit_step(kit_random(&seed));
         }
     }
-    kit_hammer_ports(0x70, 2, 10000, 12);
+    kit_hammer_ports(0x70, 4, 10000, 12);
     kit_check_vmstate(rtc);
 }
 

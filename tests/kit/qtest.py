@@ -240,11 +240,15 @@ class Ferry:
                                         stdout=self._errors, stderr=self._errors,
                                         env={**os.environ, **(env or {})})
         self.qtest = self.qmp = None
+        self.output = ""
+        self._awaited = False  # the test has looked at the exit status itself
         try:
             self.qtest = Qtest(listeners[0].accept(self.process))
             self.qmp = Qmp(listeners[1].accept(self.process))
         except Dead as dead:
-            self.close()
+            self.process.terminate()
+            self.wait()
+            self._close_files()
             raise Dead(f"{dead}: {self.output}") from dead
         finally:
             for listener in listeners:
@@ -253,18 +257,26 @@ class Ferry:
     def wait(self):
         """The exit status."""
         status = self.process.wait(timeout=TIMEOUT)
+        self._awaited = True
         self._errors.seek(0)
         self.output = self._errors.read()
         return status
 
     def close(self):
+        """Ends ferry by SIGTERM if it still runs; what a sanitizer says is an error."""
+        awaited = self._awaited
         if self.process.poll() is None:
             self.process.terminate()
         try:
-            self.wait()
+            status = self.wait()
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.wait()
+            status = self.wait()
+        self._close_files()
+        if (status and not awaited) or "Sanitizer" in self.output or "runtime error" in self.output:
+            raise Dead(f"ferry ended with status {status}: {self.output[-3000:]}")
+
+    def _close_files(self):
         for client in (self.qtest, self.qmp):
             if client:
                 client.close()
@@ -274,5 +286,24 @@ class Ferry:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        self.close()
+    def __exit__(self, kind, *_):
+        try:
+            self.close()
+        except Dead:
+            if kind in (None, Dead):  # else what the test found says more
+                raise
+
+
+def connect(path):
+    """A client of a UNIX socket that a server is about to make."""
+    end = time.monotonic() + TIMEOUT
+    while True:
+        client = socket.socket(socket.AF_UNIX)
+        try:
+            client.connect(str(path))
+            return client
+        except OSError:
+            client.close()
+            if time.monotonic() > end:
+                raise Dead(f"nobody listens at {path}") from None
+            time.sleep(0.01)

@@ -9,14 +9,14 @@ static void test_vectors(void **state)
     static const struct {
         const char *plain, *text;
     } cases[] = {
-        { "", "" },
-        { "f", "Zg==" },
-        { "fo", "Zm8=" },
-        { "foo", "Zm9v" },
-        { "foob", "Zm9vYg==" },
-        { "fooba", "Zm9vYmE=" },
-        { "foobar", "Zm9vYmFy" },
-        { "\xfb\xff\xbf", "+/+/" },
+        {"", ""},
+        {"f", "Zg=="},
+        {"fo", "Zm8="},
+        {"foo", "Zm9v"},
+        {"foob", "Zm9vYg=="},
+        {"fooba", "Zm9vYmE="},
+        {"foobar", "Zm9vYmFy"},
+        {"\xfb\xff\xbf", "+/+/"},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -55,9 +55,22 @@ static void test_refuses(void **state)
         const char *text;
         size_t size;
     } cases[] = {
-        { "Z", 0 },      { "Zg", 1 },   { "Zg=", 1 },    { "Zg==Zg==", 2 }, { "====", 0 },
-        { "=g==", 1 },   { "Z===", 1 }, { "Zm=v", 3 },   { "Zm 9", 3 },     { "Zm9\n", 3 },
-        { "Zm9v=", 3 },  { "Zm-_", 3 }, { "Zm9v====", 3 }, { "Zm\xff" "9", 3 },
+        {"Z", 0},
+        {"Zg", 1},
+        {"Zg=", 1},
+        {"Zg==Zg==", 2},
+        {"====", 0},
+        {"=g==", 1},
+        {"Z===", 1},
+        {"Zm=v", 3},
+        {"Zm 9", 3},
+        {"Zm9\n", 3},
+        {"Zm9v=", 3},
+        {"Zm-_", 3},
+        {"Zm9v====", 3},
+        {"Zm\xff"
+         "9",
+         3},
     };
     uint8_t data[8];
 

@@ -35,7 +35,7 @@ static inline char *peer_take(struct peer *peer)
 {
     char *text = peer->text ? peer->text : xstrdup("");
 
-    *peer = (struct peer){ 0 };
+    *peer = (struct peer){0};
     return text;
 }
 

@@ -113,7 +113,7 @@ static void ask(struct client *client, const char *request, const char *reply)
 
 static void connect(struct client *client, bool pretty)
 {
-    *client = (struct client){ 0 };
+    *client = (struct client){0};
     client->session = qmp_session_new(pretty, peer_output, &client->peer);
     qmp_session_open(client->session);
 }
@@ -217,14 +217,22 @@ static void test_pieces(void **state)
 
 static void test_several_at_once(void **state)
 {
-    say(*state, "{\"execute\":\"query-status\"}{\"execute\":\"stop\"} \n\n{\"execute\":\"cont\"}\n");
+    say(*state,
+        "{\"execute\":\"query-status\"}{\"execute\":\"stop\"} \n\n{\"execute\":\"cont\"}\n");
     expect(*state, RUNNING DONE DONE);
 }
 
 static void test_id(void **state)
 {
-    static const char *const ids[] = { "0", "-1", "9223372036854775807", "null", "true", "[]",
-                                       "{\"a\": [1, {\"b\": \"\"}]}", "\"\"", "\"\\u00E9\\u0001\"" };
+    static const char *const ids[] = {"0",
+                                      "-1",
+                                      "9223372036854775807",
+                                      "null",
+                                      "true",
+                                      "[]",
+                                      "{\"a\": [1, {\"b\": \"\"}]}",
+                                      "\"\"",
+                                      "\"\\u00E9\\u0001\""};
 
     for (size_t i = 0; i < ARRAY_SIZE(ids); i++) {
         autofree char *good = xasprintf("{\"execute\": \"stop\", \"id\": %s}", ids[i]);
@@ -257,26 +265,26 @@ static void test_malformed_requests(void **state)
     static const struct {
         const char *request, *error;
     } cases[] = {
-        { "{}", "QMP input lacks member 'execute'" },
-        { "[]", "QMP input must be a JSON object" },
-        { "5", "QMP input must be a JSON object" },
-        { "\"text\"", "QMP input must be a JSON object" },
-        { "null", "QMP input must be a JSON object" },
-        { "{\"execute\": 5}", "QMP input member 'execute' must be a string" },
-        { "{\"execute\": null}", "QMP input member 'execute' must be a string" },
-        { "{\"exec\": \"stop\"}", "QMP input member 'exec' is unexpected" },
-        { "{\"exec-oob\": \"stop\"}", "QMP input member 'exec-oob' is unexpected" },
-        { "{\"execute\": \"stop\", \"control\": {}}", "QMP input member 'control' is unexpected" },
-        { "{\"execute\": \"stop\", \"arguments\": []}",
-          "QMP input member 'arguments' must be an object" },
-        { "{\"execute\": \"stop\", \"arguments\": {\"x\": 1}}", "Parameter 'x' is unexpected" },
-        { "{\"execute\": \"qom-list-types\", \"arguments\": {\"implements\": 1}}",
-          "Invalid parameter type for 'implements', expected: string" },
-        { "{\"execute\": \"qom-list-types\", \"arguments\": {\"abstract\": 1}}",
-          "Invalid parameter type for 'abstract', expected: boolean" },
-        { "{\"execute\": \"device-list-properties\"}", "Parameter 'typename' is missing" },
-        { "{\"execute\": \"device-list-properties\", \"arguments\": {\"typename\": null}}",
-          "Invalid parameter type for 'typename', expected: string" },
+        {"{}", "QMP input lacks member 'execute'"},
+        {"[]", "QMP input must be a JSON object"},
+        {"5", "QMP input must be a JSON object"},
+        {"\"text\"", "QMP input must be a JSON object"},
+        {"null", "QMP input must be a JSON object"},
+        {"{\"execute\": 5}", "QMP input member 'execute' must be a string"},
+        {"{\"execute\": null}", "QMP input member 'execute' must be a string"},
+        {"{\"exec\": \"stop\"}", "QMP input member 'exec' is unexpected"},
+        {"{\"exec-oob\": \"stop\"}", "QMP input member 'exec-oob' is unexpected"},
+        {"{\"execute\": \"stop\", \"control\": {}}", "QMP input member 'control' is unexpected"},
+        {"{\"execute\": \"stop\", \"arguments\": []}",
+         "QMP input member 'arguments' must be an object"},
+        {"{\"execute\": \"stop\", \"arguments\": {\"x\": 1}}", "Parameter 'x' is unexpected"},
+        {"{\"execute\": \"qom-list-types\", \"arguments\": {\"implements\": 1}}",
+         "Invalid parameter type for 'implements', expected: string"},
+        {"{\"execute\": \"qom-list-types\", \"arguments\": {\"abstract\": 1}}",
+         "Invalid parameter type for 'abstract', expected: boolean"},
+        {"{\"execute\": \"device-list-properties\"}", "Parameter 'typename' is missing"},
+        {"{\"execute\": \"device-list-properties\", \"arguments\": {\"typename\": null}}",
+         "Invalid parameter type for 'typename', expected: string"},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -289,12 +297,29 @@ static void test_malformed_requests(void **state)
 static void test_recovery(void **state)
 {
     static const char *const garbage[] = {
-        "nonsense\n", "tru\n", "}", "]", "\xff", "{\"execute\": \"st\n", "{\"execute\": \"stop\xff",
-        "{\"execute\": \"stop\"]\n", "{\"execute\" \"stop\"}", "{'execute': 'stop'}",
-        "{\"execute\": \"stop\",}", "{\"execute\": \"stop\", \"execute\": \"stop\"}", "[}\n",
-        "{\"execute\": \"\\q\"}", "{\"execute\": \"\\u12\"}", "{\"execute\": \"\\ud800\"}",
-        "{\"execute\": \"st\\u0000op\"}", "{\"execute\": \"\xc3\x28\"}", "\x01", "\xc3",
-        "{\"id\": 1e999}", "{\"id\": 99999999999999999999}", "{\"id\": 01}",
+        "nonsense\n",
+        "tru\n",
+        "}",
+        "]",
+        "\xff",
+        "{\"execute\": \"st\n",
+        "{\"execute\": \"stop\xff",
+        "{\"execute\": \"stop\"]\n",
+        "{\"execute\" \"stop\"}",
+        "{'execute': 'stop'}",
+        "{\"execute\": \"stop\",}",
+        "{\"execute\": \"stop\", \"execute\": \"stop\"}",
+        "[}\n",
+        "{\"execute\": \"\\q\"}",
+        "{\"execute\": \"\\u12\"}",
+        "{\"execute\": \"\\ud800\"}",
+        "{\"execute\": \"st\\u0000op\"}",
+        "{\"execute\": \"\xc3\x28\"}",
+        "\x01",
+        "\xc3",
+        "{\"id\": 1e999}",
+        "{\"id\": 99999999999999999999}",
+        "{\"id\": 01}",
     };
     struct client *client = *state;
 
@@ -405,8 +430,8 @@ static void test_commands(void **state)
         "{\"return\": {\"status\": \"paused\", \"singlestep\": false, \"running\": false}}\r\n");
     ask(client, "{\"execute\": \"cont\"}", DONE);
     ask(client, "{\"execute\": \"query-version\"}",
-        "{\"return\": {\"qemu\": {\"micro\": 0, \"minor\": 2, \"major\": 7}, \"package\": \"ferry "
-        FERRY_VERSION "\"}}\r\n");
+        "{\"return\": {\"qemu\": {\"micro\": 0, \"minor\": 2, \"major\": 7}, \"package\": "
+        "\"ferry " FERRY_VERSION "\"}}\r\n");
     ask(client, "{\"execute\": \"query-name\"}", DONE);
     vm.name = "n\"1";
     ask(client, "{\"execute\": \"query-name\"}", "{\"return\": {\"name\": \"n\\\"1\"}}\r\n");

@@ -52,7 +52,7 @@ static const struct device_type lines_type = {
     .realize = lines_realize,
 };
 
-static const struct device_type *const types[] = { &lines_type, NULL };
+static const struct device_type *const types[] = {&lines_type, NULL};
 
 struct rig {
     struct peer peer;
@@ -81,7 +81,7 @@ static void io_write(void *opaque, uint64_t offset, uint64_t value, unsigned siz
 static const struct mem_region_ops io_ops = {
     .read = io_read,
     .write = io_write,
-    .valid = { .min = 1, .max = 8, .unaligned = true },
+    .valid = {.min = 1, .max = 8, .unaligned = true},
 };
 
 static int setup(void **state)
@@ -257,7 +257,7 @@ static void ask_clock(struct rig *rig, const char *request, int64_t now)
 static void test_clock(void **state)
 {
     struct rig *rig = *state;
-    struct ticker ticker = { .period = 1000, .max = 4 };
+    struct ticker ticker = {.period = 1000, .max = 4};
     int64_t start = clock_get_ns(AIO_CLOCK_VIRTUAL);
     autofree char *set = xasprintf("clock_set %lld", (long long)start + 500);
 
@@ -286,7 +286,7 @@ static void test_clock(void **state)
 static void test_clock_restless_timer(void **state)
 {
     struct rig *rig = *state;
-    struct ticker ticker = { .period = 0, .max = UINT32_MAX };
+    struct ticker ticker = {.period = 0, .max = UINT32_MAX};
     int64_t start = clock_get_ns(AIO_CLOCK_VIRTUAL);
 
     timer_init(&ticker.timer, rig->loop, AIO_CLOCK_VIRTUAL, tick, &ticker);
@@ -368,49 +368,49 @@ static void test_bad_lines(void **state)
     static const struct {
         const char *request, *reply;
     } cases[] = {
-        { "foo", "FAIL Unknown command 'foo'" },
-        { "INB 0x70", "FAIL Unknown command 'INB'" },
-        { "inb", "FAIL inb needs 1 arguments" },
-        { "inb zz", "FAIL Bad number" },
-        { "inb 0x10000", "FAIL Bad number" },
-        { "inb -1", "FAIL Bad number" },
-        { "inb 5x", "FAIL Bad number" },
-        { "inb 0x", "FAIL Bad number" },
-        { "outb 1", "FAIL outb needs 2 arguments" },
-        { "outb 1 z", "FAIL Bad number" },
-        { "outb 1 99999999999999999999", "FAIL Bad number" },
-        { "readb", "FAIL readb needs 1 arguments" },
-        { "readq 0x1ffffffffffffffff", "FAIL Bad number" },
-        { "writeq 0", "FAIL writeq needs 2 arguments" },
-        { "read 0", "FAIL read needs 2 arguments" },
-        { "read 0 0", "FAIL Length must not be 0" },
-        { "read 0 0x1000001", "FAIL Length must be at most 16777216 bytes and end below 2^64" },
-        { "read 0 0xffffffffffffffff",
-          "FAIL Length must be at most 16777216 bytes and end below 2^64" },
-        { "read 0xfffffffffffffff0 0x20",
-          "FAIL Length must be at most 16777216 bytes and end below 2^64" },
-        { "b64read 0 x", "FAIL Bad number" },
-        { "write 0 4", "FAIL write needs 3 arguments" },
-        { "write 0 4 0x0102", "FAIL Data is not 4 bytes" },
-        { "write 0 4 0x0102030405", "FAIL Data is not 4 bytes" },
-        { "write 0 4 01020304", "FAIL Data is not 4 bytes" },
-        { "write 0 4 0x0102030g", "FAIL Data is not 4 bytes" },
-        { "write 0 4 0x010203040", "FAIL Data is not 4 bytes" },
-        { "b64write 0 4 AAEC", "FAIL Data is not 4 bytes" },
-        { "b64write 0 4 A", "FAIL Data is not 4 bytes" },
-        { "memset 0 4", "FAIL memset needs 3 arguments" },
-        { "memset 0 4 z", "FAIL Bad number 'z'" },
-        { "memset 0 0x7fffffffffffffff 0",
-          "FAIL Length must be at most 16777216 bytes and end below 2^64" },
-        { "clock_set", "FAIL clock_set needs 1 arguments" },
-        { "clock_step x", "FAIL Bad number 'x'" },
-        { "clock_step -5", "FAIL Bad number '-5'" },
-        { "clock_step 0x7fffffffffffffff", "FAIL Bad number '0x7fffffffffffffff'" },
-        { "clock_set 18446744073709551615", "FAIL Bad number '18446744073709551615'" },
-        { "irq_intercept_in", "FAIL irq_intercept_in needs 1 arguments" },
-        { "irq_intercept_in /", "FAIL Unknown device" },
-        { "irq_intercept_in /machine", "FAIL Unknown device" },
-        { "set_irq_in l0 unnamed-gpio-in 1", "FAIL set_irq_in needs 4 arguments" },
+        {"foo", "FAIL Unknown command 'foo'"},
+        {"INB 0x70", "FAIL Unknown command 'INB'"},
+        {"inb", "FAIL inb needs 1 arguments"},
+        {"inb zz", "FAIL Bad number"},
+        {"inb 0x10000", "FAIL Bad number"},
+        {"inb -1", "FAIL Bad number"},
+        {"inb 5x", "FAIL Bad number"},
+        {"inb 0x", "FAIL Bad number"},
+        {"outb 1", "FAIL outb needs 2 arguments"},
+        {"outb 1 z", "FAIL Bad number"},
+        {"outb 1 99999999999999999999", "FAIL Bad number"},
+        {"readb", "FAIL readb needs 1 arguments"},
+        {"readq 0x1ffffffffffffffff", "FAIL Bad number"},
+        {"writeq 0", "FAIL writeq needs 2 arguments"},
+        {"read 0", "FAIL read needs 2 arguments"},
+        {"read 0 0", "FAIL Length must not be 0"},
+        {"read 0 0x1000001", "FAIL Length must be at most 16777216 bytes and end below 2^64"},
+        {"read 0 0xffffffffffffffff",
+         "FAIL Length must be at most 16777216 bytes and end below 2^64"},
+        {"read 0xfffffffffffffff0 0x20",
+         "FAIL Length must be at most 16777216 bytes and end below 2^64"},
+        {"b64read 0 x", "FAIL Bad number"},
+        {"write 0 4", "FAIL write needs 3 arguments"},
+        {"write 0 4 0x0102", "FAIL Data is not 4 bytes"},
+        {"write 0 4 0x0102030405", "FAIL Data is not 4 bytes"},
+        {"write 0 4 01020304", "FAIL Data is not 4 bytes"},
+        {"write 0 4 0x0102030g", "FAIL Data is not 4 bytes"},
+        {"write 0 4 0x010203040", "FAIL Data is not 4 bytes"},
+        {"b64write 0 4 AAEC", "FAIL Data is not 4 bytes"},
+        {"b64write 0 4 A", "FAIL Data is not 4 bytes"},
+        {"memset 0 4", "FAIL memset needs 3 arguments"},
+        {"memset 0 4 z", "FAIL Bad number 'z'"},
+        {"memset 0 0x7fffffffffffffff 0",
+         "FAIL Length must be at most 16777216 bytes and end below 2^64"},
+        {"clock_set", "FAIL clock_set needs 1 arguments"},
+        {"clock_step x", "FAIL Bad number 'x'"},
+        {"clock_step -5", "FAIL Bad number '-5'"},
+        {"clock_step 0x7fffffffffffffff", "FAIL Bad number '0x7fffffffffffffff'"},
+        {"clock_set 18446744073709551615", "FAIL Bad number '18446744073709551615'"},
+        {"irq_intercept_in", "FAIL irq_intercept_in needs 1 arguments"},
+        {"irq_intercept_in /", "FAIL Unknown device"},
+        {"irq_intercept_in /machine", "FAIL Unknown device"},
+        {"set_irq_in l0 unnamed-gpio-in 1", "FAIL set_irq_in needs 4 arguments"},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -451,7 +451,7 @@ static void test_long_line(void **state)
 static void test_log(void **state)
 {
     struct rig *rig = *state;
-    struct peer peer = { 0 };
+    struct peer peer = {0};
     autofree char *text = NULL;
     size_t size;
     FILE *log = open_memstream(&text, &size);

@@ -17,7 +17,7 @@
 static enum cmdline_result parse(struct cmdline *cmdline, struct error **errp, const char *a,
                                  const char *b, const char *c, const char *d)
 {
-    char *argv[] = { (char *)"ferry", (char *)a, (char *)b, (char *)c, (char *)d, NULL };
+    char *argv[] = {(char *)"ferry", (char *)a, (char *)b, (char *)c, (char *)d, NULL};
     int argc = 1;
 
     while (argv[argc]) {
@@ -58,15 +58,15 @@ static void test_refuses_by_name(void **state)
     static const struct {
         const char *a, *b, *error;
     } cases[] = {
-        { "-kernal", "x", "-kernal: invalid option; did you mean '-kernel'?" },
-        { "-zzzzzzzzzzz", NULL, "-zzzzzzzzzzz: invalid option" },
-        { "disk.img", NULL, "'disk.img' is no option; give a disk image as -drive file=disk.img" },
-        { "-m", NULL, "-m: requires an argument" },
-        { "-display", "gtk", "-display gtk: this build has only '-display none'" },
-        { "-vga", "std", "this build has only '-vga none'" },
-        { "-hda", "x", "IDE disks are not in this build" },
-        { "-snapshot", NULL, "-snapshot: temporary snapshots are not in this build" },
-        { "-", NULL, "'-' is no option" },
+        {"-kernal", "x", "-kernal: invalid option; did you mean '-kernel'?"},
+        {"-zzzzzzzzzzz", NULL, "-zzzzzzzzzzz: invalid option"},
+        {"disk.img", NULL, "'disk.img' is no option; give a disk image as -drive file=disk.img"},
+        {"-m", NULL, "-m: requires an argument"},
+        {"-display", "gtk", "-display gtk: this build has only '-display none'"},
+        {"-vga", "std", "this build has only '-vga none'"},
+        {"-hda", "x", "IDE disks are not in this build"},
+        {"-snapshot", NULL, "-snapshot: temporary snapshots are not in this build"},
+        {"-", NULL, "'-' is no option"},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -86,16 +86,16 @@ static void test_memory(void **state)
         uint64_t size;
         const char *error;
     } cases[] = {
-        { "512", 512 * MiB, NULL },
-        { "5G", 5 * GiB, NULL },
-        { "size=64k", 64 * KiB, NULL },
-        { "1M", MiB, NULL },
-        { "0", 0, "-m 0: the guest needs some RAM" },
-        { "x", 0, "-m: " },
-        { "-1", 0, "-m: " },
-        { "99999999999999999999", 0, "-m: " },
-        { "512,slots=2,maxmem=4G", 0, "memory hot-plug" },
-        { "512,sixe=3", 0, "sixe" },
+        {"512", 512 * MiB, NULL},
+        {"5G", 5 * GiB, NULL},
+        {"size=64k", 64 * KiB, NULL},
+        {"1M", MiB, NULL},
+        {"0", 0, "-m 0: the guest needs some RAM"},
+        {"x", 0, "-m: "},
+        {"-1", 0, "-m: "},
+        {"99999999999999999999", 0, "-m: "},
+        {"512,slots=2,maxmem=4G", 0, "memory hot-plug"},
+        {"512,sixe=3", 0, "sixe"},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -121,18 +121,18 @@ static void test_smp(void **state)
         unsigned cpus, sockets, cores, threads;
         const char *error;
     } cases[] = {
-        { "4", 4, 1, 4, 1, NULL },
-        { "4,sockets=2", 4, 2, 2, 1, NULL },
-        { "cpus=8,cores=2,threads=2", 8, 2, 2, 2, NULL },
-        { "sockets=2,cores=3", 6, 2, 3, 1, NULL },
-        { "0", 0, 0, 0, 0, "must be greater than zero" },
-        { "99999", 0, 0, 0, 0, "-smp: " },
-        { "4096", 0, 0, 0, 0, "The max CPUs supported by machine" },
-        { "3,sockets=2", 0, 0, 0, 0, "Invalid CPU topology" },
-        { "2,maxcpus=4", 0, 0, 0, 0, "hot-plug" },
-        { "4,maxcpus=2", 0, 0, 0, 0, "-smp: " },
-        { "2,kores=2", 0, 0, 0, 0, "kores" },
-        { "sockets=65535,cores=65535,threads=65535,dies=65535", 0, 0, 0, 0, "-smp: " },
+        {"4", 4, 1, 4, 1, NULL},
+        {"4,sockets=2", 4, 2, 2, 1, NULL},
+        {"cpus=8,cores=2,threads=2", 8, 2, 2, 2, NULL},
+        {"sockets=2,cores=3", 6, 2, 3, 1, NULL},
+        {"0", 0, 0, 0, 0, "must be greater than zero"},
+        {"99999", 0, 0, 0, 0, "-smp: "},
+        {"4096", 0, 0, 0, 0, "The max CPUs supported by machine"},
+        {"3,sockets=2", 0, 0, 0, 0, "Invalid CPU topology"},
+        {"2,maxcpus=4", 0, 0, 0, 0, "hot-plug"},
+        {"4,maxcpus=2", 0, 0, 0, 0, "-smp: "},
+        {"2,kores=2", 0, 0, 0, 0, "kores"},
+        {"sockets=65535,cores=65535,threads=65535,dies=65535", 0, 0, 0, 0, "-smp: "},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -159,14 +159,15 @@ static void test_machine(void **state)
     static const struct {
         const char *text, *type, *error;
     } cases[] = {
-        { "q35", "pc-q35-7.2", NULL },
-        { "pc,accel=kvm:tcg,kernel-irqchip=split", "pc-i440fx-7.2", NULL },
-        { "type=q35,acpi=off,hpet=off", "pc-q35-7.2", NULL },
-        { "q53", NULL, "unsupported machine type 'q53'; did you mean 'q35'?" },
-        { "q35,hpet=on", NULL, "this build has only hpet=off" },
-        { "q35,apci=off", NULL, "Property 'pc-q35-7.2-machine.apci' not found; did you mean 'acpi'?" },
-        { "q35,acpi=maybe", NULL, "needs 'on' or 'off'" },
-        { "q35,max-ram-below-4g=3", NULL, "needs a size" },
+        {"q35", "pc-q35-7.2", NULL},
+        {"pc,accel=kvm:tcg,kernel-irqchip=split", "pc-i440fx-7.2", NULL},
+        {"type=q35,acpi=off,hpet=off", "pc-q35-7.2", NULL},
+        {"q53", NULL, "unsupported machine type 'q53'; did you mean 'q35'?"},
+        {"q35,hpet=on", NULL, "this build has only hpet=off"},
+        {"q35,apci=off", NULL,
+         "Property 'pc-q35-7.2-machine.apci' not found; did you mean 'acpi'?"},
+        {"q35,acpi=maybe", NULL, "needs 'on' or 'off'"},
+        {"q35,max-ram-below-4g=3", NULL, "needs a size"},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {

@@ -120,11 +120,12 @@ void guest_main(void)
         set_vector(i, spurious_entry);
     }
     set_vector(6, ud_entry);
-    set_vector(VECTOR, irq_entry);
     /* Switch the LAPIC on with its spurious vector. */
     *(volatile uint32_t *)0xfee000f0 = 0x1ff;
     for (uint64_t i = 0; i < option("opens", 1); i++) {
-        if (depth < 1 || depth > DEPTH_MAX || !disk_open(&disk, depth, VECTOR)) {
+        /* Another vector each time: its interrupt route changes. */
+        set_vector(VECTOR + i % 16, irq_entry);
+        if (depth < 1 || depth > DEPTH_MAX || !disk_open(&disk, depth, VECTOR + i % 16)) {
             fail("no usable virtio-blk disk");
         }
     }
