@@ -225,6 +225,11 @@ def run_script(script, report):
         report.add(script.name, "FAIL", f"exit status {status}")
 
 
+def needs(script, kind):
+    """Whether a script runs what this build makes."""
+    return kind.kind == "release" or f"BUILD/{kind.kind}" in script.command
+
+
 # -- main -------------------------------------------------------------------------------------
 
 
@@ -239,7 +244,7 @@ def main():
               and (options.long or script.run == "short")]
     for kind in BUILDS:
         if not (matches(f"build/{kind.kind}", options.only) or has_chosen_tests(kind, options.only)
-                or (kind.kind == "release" and chosen)):
+                or any(needs(script, kind) for script in chosen)):
             continue
         if build(kind, report):
             if kind.meson_tests:

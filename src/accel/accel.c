@@ -21,19 +21,19 @@
 
 extern const struct accel_ops kvm_ops, qtest_ops;
 
-const struct accel_ops *const accel_engines[] = { &kvm_ops, &qtest_ops, NULL };
+const struct accel_ops *const accel_engines[] = {&kvm_ops, &qtest_ops, NULL};
 
 /* Names of QEMU's command line that users type and this build has not. */
 static const struct {
     const char *name, *what;
 } absent[] = {
-    { "tcg", "the soft CPU" },
-    { "soft", "the soft CPU" },
-    { "xen", "Xen" },
-    { "hax", "HAXM" },
-    { "hvf", "the Hypervisor framework" },
-    { "nvmm", "NVMM" },
-    { "whpx", "the Windows Hypervisor Platform" },
+    {"tcg", "the soft CPU"},
+    {"soft", "the soft CPU"},
+    {"xen", "Xen"},
+    {"hax", "HAXM"},
+    {"hvf", "the Hypervisor framework"},
+    {"nvmm", "NVMM"},
+    {"whpx", "the Windows Hypervisor Platform"},
 };
 
 static struct accel *current;
@@ -88,7 +88,7 @@ static void refuse_unknown(const char *name, struct error **errp)
               near ? near : "", near ? "'?" : "");
 }
 
-static const char *const irqchip_names[] = { "on", "split", "off", NULL };
+static const char *const irqchip_names[] = {"on", "split", "off", NULL};
 
 static bool parse_irqchip(const struct accel_ops *ops, const char *where, const char *text,
                           struct accel_config *config, struct error **errp)
@@ -145,7 +145,7 @@ static bool parse_entry(struct choice *choice, const char *entry, const char *ma
     struct options *opts = options_parse(entry, "accel", errp);
     const char *name;
 
-    choice->config = (struct accel_config){ .smp_max = smp_max, .opts = opts };
+    choice->config = (struct accel_config){.smp_max = smp_max, .opts = opts};
     if (!opts) {
         return false;
     }

@@ -40,7 +40,7 @@ struct accel_config {
     enum irqchip_mode irqchip;
     bool irqchip_given; /* by the user; else the engine's default: on */
     unsigned smp_max;
-    bool force; /* -accel kvm,force=on: run although the probe says it cannot */
+    bool force;           /* -accel kvm,force=on: run although the probe says it cannot */
     struct options *opts; /* what the user wrote after the engine's name */
 };
 
@@ -65,8 +65,7 @@ struct accel_ops {
 
     /* CPUID that the engine and ferry can offer (before the CPU model takes its part). Returns
      * false if the leaf has none. */
-    bool (*supported_cpuid)(struct accel *accel, uint32_t leaf, uint32_t subleaf,
-                            uint32_t regs[4]);
+    bool (*supported_cpuid)(struct accel *accel, uint32_t leaf, uint32_t subleaf, uint32_t regs[4]);
 
     /* ---- vCPU: in its thread, but for vcpu_destroy and vcpu_kick ---- */
     bool (*vcpu_init)(struct vcpu *vcpu, struct error **errp);
@@ -80,8 +79,7 @@ struct accel_ops {
     /* Completes a pending IO or MMIO without running the guest, so that state can be taken. */
     void (*vcpu_complete_io)(struct vcpu *vcpu);
     bool (*vcpu_get_state)(struct vcpu *vcpu, struct x86_state *state, struct error **errp);
-    bool (*vcpu_set_state)(struct vcpu *vcpu, const struct x86_state *state,
-                           struct error **errp);
+    bool (*vcpu_set_state)(struct vcpu *vcpu, const struct x86_state *state, struct error **errp);
     /* Interrupts of ferry's own LAPIC or PIC. inject: only when ready. window: exit with
      * VCPU_EXIT_IRQ_WINDOW_OPEN as soon as it is. */
     bool (*vcpu_interrupt_ready)(struct vcpu *vcpu);
@@ -122,7 +120,7 @@ struct accel {
     enum irqchip_mode irqchip;
     bool has_ioeventfd, has_irqfd;
     /* set before vCPUs run; called with the machine lock held */
-    int (*extint_ack)(void *opaque);                    /* PIC: vector, the INTA cycle */
+    int (*extint_ack)(void *opaque); /* PIC: vector, the INTA cycle */
     void *extint_opaque;
     void (*eoi_broadcast)(void *opaque, uint8_t vector); /* IOAPIC: a LAPIC's EOI of a level IRQ */
     void *eoi_opaque;
@@ -136,7 +134,7 @@ extern const struct accel_ops *const accel_engines[]; /* NULL-terminated, in ord
 struct accel *accel_init(const char *const *entries, size_t count, const char *machine_irqchip,
                          unsigned smp_max, struct error **errp);
 void accel_cleanup(void);
-struct accel *accel_current(void); /* NULL before accel_init() */
+struct accel *accel_current(void);  /* NULL before accel_init() */
 void accel_print_engines(FILE *to); /* -accel help */
 
 /* ---- what devices and machines call ---------------------------------------------------------- */

@@ -81,15 +81,13 @@ static void take_definition(struct cpu_model *model, const struct cpu_definition
     model->model = definition->model;
     model->stepping = definition->stepping;
     snprintf(model->brand, sizeof(model->brand), "%s", definition->brand);
-    for (unsigned i = 0; i < ARRAY_SIZE(definition->features) && definition->features[i]; i++) {
-        cpu_features_add(model->words, definition->features[i]);
-    }
+    cpu_features_add(model->words, definition->features);
 }
 
 /* What costs a guest nothing and helps it, unless the user takes it away. */
 static void add_defaults(struct cpu_model *model, const uint32_t engine[CPU_WORD_COUNT])
 {
-    uint32_t defaults[CPU_WORD_COUNT] = { 0 };
+    uint32_t defaults[CPU_WORD_COUNT] = {0};
 
     cpu_features_add(defaults, "hypervisor x2apic arat kvmclock kvmclock2 kvmclock-stable-bit "
                                "kvm-nopiodelay kvm-pv-eoi kvm-pv-unhalt");
@@ -130,8 +128,8 @@ struct request {
 };
 
 static const char *const property_names[] = {
-    "check", "enforce", "family", "host-phys-bits", "kvm", "migratable", "model", "model-id",
-    "phys-bits", "pmu", "stepping", "vendor",
+    "check",    "enforce",   "family", "host-phys-bits", "kvm",    "migratable", "model",
+    "model-id", "phys-bits", "pmu",    "stepping",       "vendor",
 };
 
 static bool wrong_value(const char *key, const char *value, const char *needs, struct error **errp)
@@ -271,7 +269,7 @@ static bool apply_item(struct request *request, const char *item, struct error *
 /* items: all after the model's name. */
 static bool apply_items(struct request *request, const char *items, struct error **errp)
 {
-    static const char passes[] = { 0, '+', '-' };
+    static const char passes[] = {0, '+', '-'};
 
     for (size_t pass = 0; pass < ARRAY_SIZE(passes); pass++) {
         autofree char *copy = xstrdup(items);
@@ -300,9 +298,9 @@ static char *list_missing(const uint32_t missing[CPU_WORD_COUNT])
     for (unsigned w = 0; w < CPU_WORD_COUNT; w++) {
         for (unsigned b = 0; b < 32; b++) {
             if (missing[w] >> b & 1 && cpu_words[w].names[b]) {
-                char *longer = xasprintf("%s%s%s (CPUID.%s bit %u)", list ? list : "",
-                                         list ? ", " : "", cpu_words[w].names[b],
-                                         cpu_words[w].leaf_text, b);
+                char *longer =
+                    xasprintf("%s%s%s (CPUID.%s bit %u)", list ? list : "", list ? ", " : "",
+                              cpu_words[w].names[b], cpu_words[w].leaf_text, b);
                 free(list);
                 list = longer;
             }
@@ -376,7 +374,7 @@ struct cpu_model *cpu_model_new(const char *text, struct accel *accel, unsigned 
 {
     uint32_t engine[CPU_WORD_COUNT], regs[4];
     struct cpu_model *model = xnew(struct cpu_model);
-    struct request request = { .model = model };
+    struct request request = {.model = model};
 
     model->accel = accel;
     if (!text) {
@@ -388,7 +386,7 @@ struct cpu_model *cpu_model_new(const char *text, struct accel *accel, unsigned 
         free(model);
         return NULL;
     }
-    model->topology = (struct cpu_topology){ 1, 1, smp, 1 };
+    model->topology = (struct cpu_topology){1, 1, smp, 1};
     engine_words(model, engine);
     start_from(model, engine);
     if (!apply_items(&request, text + strlen(name), errp) || !filter(&request, engine, errp)) {

@@ -23,7 +23,7 @@ static void add(struct leaves *l, uint32_t leaf, uint32_t a, uint32_t b, uint32_
 {
     assert(l->count < CPUID_MAX);
     l->entries[l->count++] =
-        (struct cpuid_entry){ .leaf = leaf, .eax = a, .ebx = b, .ecx = c, .edx = d };
+        (struct cpuid_entry){.leaf = leaf, .eax = a, .ebx = b, .ecx = c, .edx = d};
 }
 
 static void add_sub(struct leaves *l, uint32_t leaf, uint32_t subleaf, uint32_t a, uint32_t b,
@@ -90,8 +90,7 @@ static void add_extended_topology(struct leaves *l, uint32_t leaf)
     add_sub(l, leaf, level, l->shifts.core, t->threads, level | SMT << 8, l->apic_id);
     level++;
     add_sub(l, leaf, level, has_die ? l->shifts.die : l->shifts.socket,
-            has_die ? t->cores * t->threads : threads_per_socket(l), level | CORE << 8,
-            l->apic_id);
+            has_die ? t->cores * t->threads : threads_per_socket(l), level | CORE << 8, l->apic_id);
     level++;
     if (has_die) {
         add_sub(l, leaf, level, l->shifts.socket, threads_per_socket(l), level | DIE << 8,
@@ -107,8 +106,8 @@ struct cache {
     unsigned level, type, kib, ways; /* type 1: data, 2: code, 3: both; lines of 64 bytes */
 };
 
-static const struct cache caches[] = { { 1, 1, 32, 8 }, { 1, 2, 32, 8 }, { 2, 3, 2048, 16 },
-                                       { 3, 3, 16384, 16 } };
+static const struct cache caches[] = {
+    {1, 1, 32, 8}, {1, 2, 32, 8}, {2, 3, 2048, 16}, {3, 3, 16384, 16}};
 
 /* Leaves 4 and 0x8000001d have the same form but for the number of cores. */
 static void add_caches(struct leaves *l, uint32_t leaf)
@@ -254,8 +253,8 @@ static void add_basic(struct leaves *l)
 
     /* In leaf 0 the name is in EBX, EDX, ECX. */
     add(l, 0, level, load_le32(m->vendor), load_le32(m->vendor + 8), load_le32(m->vendor + 4));
-    add(l, 1, cpu_model_signature(m), 8 << 8 | threads << 16 | l->apic_id << 24,
-        w[CPU_WORD_1_ECX], (w[CPU_WORD_1_EDX] & ~BIT(28)) | (threads > 1 ? BIT(28) : 0));
+    add(l, 1, cpu_model_signature(m), 8 << 8 | threads << 16 | l->apic_id << 24, w[CPU_WORD_1_ECX],
+        (w[CPU_WORD_1_EDX] & ~BIT(28)) | (threads > 1 ? BIT(28) : 0));
     if (intel) {
         add(l, 2, 0x0000ff01, 0, 0, 0); /* see leaf 4 */
         if (!add_host_caches(l, 4)) {
@@ -349,7 +348,8 @@ static void add_extended(struct leaves *l)
     }
     if (amd) {
         /* L1: 32 KiB, 8 ways (KiB << 24 | ways << 16 | lines per tag << 8 | line); L2, L3 alike. */
-        add(l, 0x80000005, 0, 0, 32u << 24 | 8 << 16 | 1 << 8 | 64, 32u << 24 | 8 << 16 | 1 << 8 | 64);
+        add(l, 0x80000005, 0, 0, 32u << 24 | 8 << 16 | 1 << 8 | 64,
+            32u << 24 | 8 << 16 | 1 << 8 | 64);
         add(l, 0x80000006, 0, 0, 2048u << 16 | 8 << 12 | 1 << 8 | 64,
             (16384u / 512) << 18 | 8 << 12 | 1 << 8 | 64);
     } else {

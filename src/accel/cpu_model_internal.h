@@ -17,7 +17,7 @@ struct cpu_definition {
     const char *vendor;
     unsigned family, model, stepping;
     const char *brand;
-    const char *features[4]; /* lists; NULL-terminated unless all are used */
+    const char *features; /* names separated by spaces */
 };
 
 extern const struct cpu_definition cpu_definitions[]; /* ends with a NULL name */

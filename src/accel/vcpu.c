@@ -309,6 +309,9 @@ void vcpus_destroy(void)
     }
     free(vcpus);
     vcpus = NULL;
+    machine_lock();
+    lapic_mmio_cleanup();
+    machine_unlock();
 }
 
 /* ---- all of them ----------------------------------------------------------------------------- */
@@ -383,7 +386,7 @@ static void call_set_state(struct vcpu *vcpu, void *opaque)
 
 bool vcpu_get_state(struct vcpu *vcpu, struct x86_state *state, struct error **errp)
 {
-    struct state_call call = { .get = state };
+    struct state_call call = {.get = state};
 
     vcpu_call(vcpu, call_get_state, &call);
     error_propagate(errp, call.err);
@@ -392,7 +395,7 @@ bool vcpu_get_state(struct vcpu *vcpu, struct x86_state *state, struct error **e
 
 bool vcpu_set_state(struct vcpu *vcpu, const struct x86_state *state, struct error **errp)
 {
-    struct state_call call = { .set = state };
+    struct state_call call = {.set = state};
 
     vcpu_call(vcpu, call_set_state, &call);
     error_propagate(errp, call.err);

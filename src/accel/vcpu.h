@@ -108,20 +108,20 @@ struct vcpu {
     struct accel *accel;
     const struct cpu_model *model;
     pthread_t thread;
-    int thread_id; /* host tid, for query-cpus-fast */
+    int thread_id;       /* host tid, for query-cpus-fast */
     struct lapic *lapic; /* ferry's own, or NULL: in the engine */
     void *engine;        /* the engine's own struct */
 
     /* vCPU thread */
     struct vcpu_exit exit;
-    bool halted; /* HLT with ferry's own LAPIC: waits for an interrupt */
+    bool halted;                /* HLT with ferry's own LAPIC: waits for an interrupt */
     enum x86_mp_state mp_state; /* with ferry's own LAPIC */
 
     /* atomic */
     _Atomic(uint32_t) requests; /* enum vcpu_request */
     _Atomic(uint8_t) sipi_vector;
-    _Atomic(bool) news;    /* something was sent since the thread last looked */
-    _Atomic(bool) waiting; /* the thread waits for cond, or is about to */
+    _Atomic(bool) news;                       /* something was sent since the thread last looked */
+    _Atomic(bool) waiting;                    /* the thread waits for cond, or is about to */
     _Atomic(uint64_t) exits[VCPU_EXIT_COUNT]; /* written by the vCPU thread only */
 
     /* under lock; cond signals every change */

@@ -75,9 +75,8 @@ static bool handle_system_event(struct vcpu *vcpu)
         system_reset_request(SYSTEM_CAUSE_GUEST_RESET);
         return false;
     case VCPU_EVENT_CRASH: {
-        struct system_crash crash = {
-            .has_hyperv = exit->system.crash.has_hyperv, .vcpu = vcpu->index
-        };
+        struct system_crash crash = {.has_hyperv = exit->system.crash.has_hyperv,
+                                     .vcpu = vcpu->index};
         memcpy(crash.hyperv, exit->system.crash.hyperv, sizeof(crash.hyperv));
         /* The guest goes on unless the user's -action says otherwise. */
         system_guest_panicked(&crash);

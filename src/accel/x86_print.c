@@ -21,12 +21,12 @@ static void print_gprs(const struct x86_state *s, FILE *to)
         const char *name64, *name32;
         enum x86_gpr reg;
     } order[] = {
-        { "RAX", "EAX", X86_RAX }, { "RBX", "EBX", X86_RBX }, { "RCX", "ECX", X86_RCX },
-        { "RDX", "EDX", X86_RDX }, { "RSI", "ESI", X86_RSI }, { "RDI", "EDI", X86_RDI },
-        { "RBP", "EBP", X86_RBP }, { "RSP", "ESP", X86_RSP }, { "R8 ", NULL, X86_R8 },
-        { "R9 ", NULL, X86_R9 },   { "R10", NULL, X86_R10 },  { "R11", NULL, X86_R11 },
-        { "R12", NULL, X86_R12 },  { "R13", NULL, X86_R13 },  { "R14", NULL, X86_R14 },
-        { "R15", NULL, X86_R15 },
+        {"RAX", "EAX", X86_RAX}, {"RBX", "EBX", X86_RBX}, {"RCX", "ECX", X86_RCX},
+        {"RDX", "EDX", X86_RDX}, {"RSI", "ESI", X86_RSI}, {"RDI", "EDI", X86_RDI},
+        {"RBP", "EBP", X86_RBP}, {"RSP", "ESP", X86_RSP}, {"R8 ", NULL, X86_R8},
+        {"R9 ", NULL, X86_R9},   {"R10", NULL, X86_R10},  {"R11", NULL, X86_R11},
+        {"R12", NULL, X86_R12},  {"R13", NULL, X86_R13},  {"R14", NULL, X86_R14},
+        {"R15", NULL, X86_R15},
     };
     bool wide = is_64bit(s);
 
@@ -47,9 +47,8 @@ static void print_flags(const struct x86_state *s, FILE *to)
     static const struct {
         char letter;
         unsigned bit;
-    } flags[] = { { 'D', 10 }, { 'O', 11 }, { 'S', 7 }, { 'Z', 6 },
-                  { 'A', 4 },  { 'P', 2 },  { 'C', 0 } };
-    char text[ARRAY_SIZE(flags) + 1] = { 0 };
+    } flags[] = {{'D', 10}, {'O', 11}, {'S', 7}, {'Z', 6}, {'A', 4}, {'P', 2}, {'C', 0}};
+    char text[ARRAY_SIZE(flags) + 1] = {0};
 
     for (unsigned i = 0; i < ARRAY_SIZE(flags); i++) {
         text[i] = s->rflags >> flags[i].bit & 1 ? flags[i].letter : '-';
@@ -67,13 +66,13 @@ static void print_flags(const struct x86_state *s, FILE *to)
 static const char *segment_kind(const struct x86_state *s, uint32_t attributes, char text[16])
 {
     static const char *const system[16] = {
-        "Reserved", "TSS16-avl", "LDT", "TSS16-busy", "CallGate16", "TaskGate", "IntGate16",
-        "TrapGate16", "Reserved", "TSS32-avl", "Reserved", "TSS32-busy", "CallGate32", "Reserved",
-        "IntGate32", "TrapGate32",
+        "Reserved",   "TSS16-avl",  "LDT",       "TSS16-busy", "CallGate16", "TaskGate",
+        "IntGate16",  "TrapGate16", "Reserved",  "TSS32-avl",  "Reserved",   "TSS32-busy",
+        "CallGate32", "Reserved",   "IntGate32", "TrapGate32",
     };
     static const char *const system64[16] = {
-        [2] = "LDT", [9] = "TSS64-avl", [11] = "TSS64-busy", [12] = "CallGate64",
-        [14] = "IntGate64", [15] = "TrapGate64",
+        [2] = "LDT",         [9] = "TSS64-avl",  [11] = "TSS64-busy",
+        [12] = "CallGate64", [14] = "IntGate64", [15] = "TrapGate64",
     };
     unsigned type = attributes & 15;
 
@@ -122,8 +121,8 @@ static void print_control(const struct x86_state *s, FILE *to)
 {
     int width = s->efer & X86_EFER_LMA ? 16 : 8;
 
-    fprintf(to, "CR0=%08" PRIx64 " CR2=%0*" PRIx64 " CR3=%0*" PRIx64 " CR4=%08" PRIx64 "\n",
-            s->cr0, width, s->cr2, width, s->cr3, s->cr4);
+    fprintf(to, "CR0=%08" PRIx64 " CR2=%0*" PRIx64 " CR3=%0*" PRIx64 " CR4=%08" PRIx64 "\n", s->cr0,
+            width, s->cr2, width, s->cr3, s->cr4);
     for (unsigned i = 0; i < 4; i++) {
         fprintf(to, "DR%u=%016" PRIx64 "%s", i, s->dr[i], i == 3 ? "\n" : " ");
     }
@@ -138,7 +137,7 @@ static void print_fpu(const struct x86_state *s, FILE *to)
     unsigned registers = is_64bit(s) ? 16 : 8;
 
     fprintf(to, "FCW=%04x FSW=%04x [ST=%u] FTW=%02x MXCSR=%08x\n", load_le16(area),
-            load_le16(area + 2), load_le16(area + 2) >> 11 & 7, area[4], load_le32(area + 24));
+            load_le16(area + 2), load_le16(area + 2) >> 11 & 7u, area[4], load_le32(area + 24));
     for (unsigned i = 0; i < 8; i++) {
         const uint8_t *reg = area + 32 + 16 * i;
         fprintf(to, "FPR%u=%016" PRIx64 " %04x%s", i, load_le64(reg), load_le16(reg + 8),

@@ -21,45 +21,45 @@
 #define ATTRIBUTES_TSS  0x8bu
 
 static const struct x86_msr msr_reset[] = {
-    { X86_MSR_TSC, 0 },
-    { X86_MSR_TSC_ADJUST, 0 },
-    { X86_MSR_SPEC_CTRL, 0 },
-    { X86_MSR_MISC_FEATURES, 0 },
-    { X86_MSR_SYSENTER_CS, 0 },
-    { X86_MSR_SYSENTER_ESP, 0 },
-    { X86_MSR_SYSENTER_EIP, 0 },
-    { X86_MSR_MCG_STATUS, 0 },
-    { X86_MSR_MCG_CTL, 0 },
-    { X86_MSR_MISC_ENABLE, 1 }, /* fast strings */
-    { X86_MSR_DEBUGCTL, 0 },
-    { X86_MSR_MTRR_FIX64K_00000, 0 },
-    { X86_MSR_MTRR_FIX16K_80000, 0 },
-    { X86_MSR_MTRR_FIX16K_A0000, 0 },
-    { X86_MSR_PAT, UINT64_C(0x0007040600070406) },
-    { X86_MSR_MTRR_DEF_TYPE, 0 },
-    { X86_MSR_TSC_DEADLINE, 0 },
-    { X86_MSR_XSS, 0 },
-    { X86_MSR_STAR, 0 },
-    { X86_MSR_LSTAR, 0 },
-    { X86_MSR_CSTAR, 0 },
-    { X86_MSR_FMASK, 0 },
-    { X86_MSR_KERNEL_GS_BASE, 0 },
-    { X86_MSR_TSC_AUX, 0 },
-    { X86_MSR_KVM_WALL_CLOCK, 0 },
-    { X86_MSR_KVM_SYSTEM_TIME, 0 },
-    { X86_MSR_KVM_ASYNC_PF_EN, 0 },
-    { X86_MSR_KVM_ASYNC_PF_INT, 0 },
-    { X86_MSR_KVM_STEAL_TIME, 0 },
-    { X86_MSR_KVM_PV_EOI_EN, 0 },
-    { X86_MSR_KVM_POLL_CONTROL, 1 },
-    { X86_MSR_HV_GUEST_OS_ID, 0 },
-    { X86_MSR_HV_HYPERCALL, 0 },
+    {X86_MSR_TSC, 0},
+    {X86_MSR_TSC_ADJUST, 0},
+    {X86_MSR_SPEC_CTRL, 0},
+    {X86_MSR_MISC_FEATURES, 0},
+    {X86_MSR_SYSENTER_CS, 0},
+    {X86_MSR_SYSENTER_ESP, 0},
+    {X86_MSR_SYSENTER_EIP, 0},
+    {X86_MSR_MCG_STATUS, 0},
+    {X86_MSR_MCG_CTL, 0},
+    {X86_MSR_MISC_ENABLE, 1}, /* fast strings */
+    {X86_MSR_DEBUGCTL, 0},
+    {X86_MSR_MTRR_FIX64K_00000, 0},
+    {X86_MSR_MTRR_FIX16K_80000, 0},
+    {X86_MSR_MTRR_FIX16K_A0000, 0},
+    {X86_MSR_PAT, UINT64_C(0x0007040600070406)},
+    {X86_MSR_MTRR_DEF_TYPE, 0},
+    {X86_MSR_TSC_DEADLINE, 0},
+    {X86_MSR_XSS, 0},
+    {X86_MSR_STAR, 0},
+    {X86_MSR_LSTAR, 0},
+    {X86_MSR_CSTAR, 0},
+    {X86_MSR_FMASK, 0},
+    {X86_MSR_KERNEL_GS_BASE, 0},
+    {X86_MSR_TSC_AUX, 0},
+    {X86_MSR_KVM_WALL_CLOCK, 0},
+    {X86_MSR_KVM_SYSTEM_TIME, 0},
+    {X86_MSR_KVM_ASYNC_PF_EN, 0},
+    {X86_MSR_KVM_ASYNC_PF_INT, 0},
+    {X86_MSR_KVM_STEAL_TIME, 0},
+    {X86_MSR_KVM_PV_EOI_EN, 0},
+    {X86_MSR_KVM_POLL_CONTROL, 1},
+    {X86_MSR_HV_GUEST_OS_ID, 0},
+    {X86_MSR_HV_HYPERCALL, 0},
 };
 
 static void add_msr(struct x86_state *state, uint32_t index, uint64_t value)
 {
     if (state->msr_count < X86_MSR_MAX) {
-        state->msr[state->msr_count++] = (struct x86_msr){ index, value };
+        state->msr[state->msr_count++] = (struct x86_msr){index, value};
     }
 }
 
@@ -85,8 +85,7 @@ static void reset_msrs(struct x86_state *state)
 static struct x86_segment segment(uint16_t selector, uint64_t base, uint32_t attributes)
 {
     return (struct x86_segment){
-        .selector = selector, .base = base, .limit = 0xffff, .attributes = attributes
-    };
+        .selector = selector, .base = base, .limit = 0xffff, .attributes = attributes};
 }
 
 /* SDM 10.4.7.1. LINT0 of the boot processor is the exception: there comes the 8259A's interrupt,
@@ -94,8 +93,16 @@ static struct x86_segment segment(uint16_t selector, uint64_t base, uint32_t att
  * started without one. */
 static void reset_lapic(struct x86_lapic *lapic, bool is_bsp, uint32_t apic_id)
 {
-    enum { ID = 0x20, VERSION = 0x30, DFR = 0xe0, SPURIOUS = 0xf0, LVT_CMCI = 0x2f0,
-           LVT_TIMER = 0x320, LVT_LINT0 = 0x350, LVT_ERROR = 0x370 };
+    enum {
+        ID = 0x20,
+        VERSION = 0x30,
+        DFR = 0xe0,
+        SPURIOUS = 0xf0,
+        LVT_CMCI = 0x2f0,
+        LVT_TIMER = 0x320,
+        LVT_LINT0 = 0x350,
+        LVT_ERROR = 0x370
+    };
     const uint32_t masked = 1u << 16, extint = 7u << 8;
 
     store_le32(lapic->regs + ID, apic_id << 24);
@@ -129,8 +136,8 @@ void x86_state_reset(struct x86_state *state, bool is_bsp, uint32_t apic_id)
     state->gdt.limit = state->idt.limit = 0xffff;
 
     state->cr0 = X86_CR0_CD | X86_CR0_NW | X86_CR0_ET;
-    state->apic_base = X86_APIC_BASE_DEFAULT | X86_APIC_BASE_ENABLE |
-                       (is_bsp ? X86_APIC_BASE_BSP : 0);
+    state->apic_base =
+        X86_APIC_BASE_DEFAULT | X86_APIC_BASE_ENABLE | (is_bsp ? X86_APIC_BASE_BSP : 0);
     state->dr6 = 0xffff0ff0;
     state->dr7 = 0x400;
 

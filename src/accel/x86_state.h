@@ -12,13 +12,35 @@
 #include <stdio.h>
 
 enum x86_gpr {
-    X86_RAX, X86_RCX, X86_RDX, X86_RBX, X86_RSP, X86_RBP, X86_RSI, X86_RDI,
-    X86_R8, X86_R9, X86_R10, X86_R11, X86_R12, X86_R13, X86_R14, X86_R15,
+    X86_RAX,
+    X86_RCX,
+    X86_RDX,
+    X86_RBX,
+    X86_RSP,
+    X86_RBP,
+    X86_RSI,
+    X86_RDI,
+    X86_R8,
+    X86_R9,
+    X86_R10,
+    X86_R11,
+    X86_R12,
+    X86_R13,
+    X86_R14,
+    X86_R15,
     X86_GPR_COUNT,
 };
 
 enum x86_segment_register {
-    X86_ES, X86_CS, X86_SS, X86_DS, X86_FS, X86_GS, X86_LDTR, X86_TR, X86_SEGMENT_COUNT,
+    X86_ES,
+    X86_CS,
+    X86_SS,
+    X86_DS,
+    X86_FS,
+    X86_GS,
+    X86_LDTR,
+    X86_TR,
+    X86_SEGMENT_COUNT,
 };
 
 /* SDM 3.4.5: attributes as in the descriptor's second doubleword, shifted right by 8: type 3:0,
@@ -73,7 +95,7 @@ struct x86_lapic {
     int64_t timer_expires_ns;
 };
 
-#define X86_MSR_MAX 256
+#define X86_MSR_MAX   256
 #define X86_XSAVE_MAX 16384
 
 struct x86_state {
@@ -110,7 +132,7 @@ struct x86_pic { /* one 8259A */
 #define X86_IOAPIC_PINS 24
 struct x86_ioapic {
     uint64_t base_address;
-    uint32_t ioregsel, id, irr; /* irr: levels asserted */
+    uint32_t ioregsel, id, irr;            /* irr: levels asserted */
     uint64_t redirection[X86_IOAPIC_PINS]; /* 82093AA 3.2.4 */
 };
 

@@ -12,7 +12,7 @@
 
 static bool read_entry(uint64_t address, unsigned size, uint64_t *entry)
 {
-    uint8_t bytes[8] = { 0 };
+    uint8_t bytes[8] = {0};
 
     if (address_space_read(address_space_memory, address, bytes, size) != MEM_OK) {
         return false;

@@ -13,6 +13,9 @@
 
 #define EBDA      0x9fc00
 #define BIOS_AREA 0xf0000
+/* Where an engine on VT-x keeps its identity map and TSS. */
+#define ENGINE_PAGES 0xfeffc000
+#define ENGINE_PAGES_SIZE 0x4000
 
 void machine_e820_add(struct machine *machine, uint64_t address, uint64_t size, uint32_t type)
 {
@@ -39,6 +42,7 @@ void machine_build_e820(struct machine *machine)
     if (machine->ecam_size) {
         machine_e820_add(machine, machine->ecam_base, machine->ecam_size, E820_RESERVED);
     }
+    machine_e820_add(machine, ENGINE_PAGES, ENGINE_PAGES_SIZE, E820_RESERVED);
     if (machine->ram_above_4g) {
         machine_e820_add(machine, 4 * GiB, machine->ram_above_4g, E820_RAM);
     }

@@ -18,9 +18,9 @@ static void try_init(void *opaque)
 
 static struct attempt attempt(const char *first, const char *second, const char *irqchip)
 {
-    return (struct attempt){ .entries = { first, second },
-                             .count = (first != NULL) + (second != NULL),
-                             .irqchip = irqchip };
+    return (struct attempt){.entries = {first, second},
+                            .count = (first != NULL) + (second != NULL),
+                            .irqchip = irqchip};
 }
 
 /* Must fail, and leave it to the caller to say so. */
@@ -83,8 +83,8 @@ static void test_fallback(void **unused)
 static void test_qtest(void **unused)
 {
     struct attempt a = attempt("qtest", NULL, "off");
-    struct msi_message interrupt = { .address = 0xfee00000, .data = 0x41 };
-    struct msi_message memory = { .address = 0x3000, .data = 0x12345678 };
+    struct msi_message interrupt = {.address = 0xfee00000, .data = 0x41};
+    struct msi_message memory = {.address = 0x3000, .data = 0x12345678};
     autofree char *text = capture_stderr(try_init, &a);
 
     assert_non_null(a.accel);
@@ -114,9 +114,9 @@ static void test_help(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_unknown),  cmocka_unit_test(test_absent),
-        cmocka_unit_test(test_options),  cmocka_unit_test(test_fallback),
-        cmocka_unit_test(test_qtest),    cmocka_unit_test(test_help),
+        cmocka_unit_test(test_unknown), cmocka_unit_test(test_absent),
+        cmocka_unit_test(test_options), cmocka_unit_test(test_fallback),
+        cmocka_unit_test(test_qtest),   cmocka_unit_test(test_help),
     };
 
     return cmocka_run_group_tests(tests, accel_group_setup, accel_group_teardown);

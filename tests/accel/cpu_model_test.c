@@ -75,8 +75,8 @@ static bool fake_cpuid(struct accel *accel, uint32_t leaf, uint32_t subleaf, uin
     return known;
 }
 
-static const struct accel_ops ops = { .name = "fake", .supported_cpuid = fake_cpuid };
-static struct accel accel = { .ops = &ops };
+static const struct accel_ops ops = {.name = "fake", .supported_cpuid = fake_cpuid};
+static struct accel accel = {.ops = &ops};
 
 static int setup(void **state)
 {
@@ -200,7 +200,8 @@ static void test_missing(void **unused)
     assert_contains(all, "avx2 (CPUID.07H.EBX bit 5), rdseed");
     autofree char *none = capture_stderr(make_model, (char *)"EPYC,+avx2,check=off");
     assert_string_equal(none, "");
-    assert_contains(refused("EPYC,enforce"), "-cpu EPYC: the accelerator 'fake' does not have avx2");
+    assert_contains(refused("EPYC,enforce"),
+                    "-cpu EPYC: the accelerator 'fake' does not have avx2");
     assert_contains(refused("qemu64,+vmx,enforce"), "does not have vmx");
     assert_false(has("EPYC", "avx2"));
 }
@@ -266,7 +267,7 @@ static void test_xsave(void **unused)
 /* 2 sockets of 3 cores of 2 threads: widths 1, 2, so a socket takes 8 APIC ids. */
 static void test_topology(void **unused)
 {
-    struct cpu_topology topology = { .sockets = 2, .dies = 1, .cores = 3, .threads = 2 };
+    struct cpu_topology topology = {.sockets = 2, .dies = 1, .cores = 3, .threads = 2};
     struct cpuid_entry e[CPUID_MAX];
     struct cpu_model *m = model("host");
     unsigned n;
@@ -298,7 +299,7 @@ static void test_topology(void **unused)
 
 static void test_topology_dies(void **unused)
 {
-    struct cpu_topology topology = { .sockets = 1, .dies = 2, .cores = 2, .threads = 1 };
+    struct cpu_topology topology = {.sockets = 1, .dies = 2, .cores = 2, .threads = 1};
     struct cpuid_entry e[CPUID_MAX];
     struct cpu_model *m = model("host");
     unsigned n;
@@ -315,7 +316,7 @@ static void test_topology_dies(void **unused)
 
 static void test_topology_amd(void **unused)
 {
-    struct cpu_topology topology = { .sockets = 1, .dies = 1, .cores = 2, .threads = 2 };
+    struct cpu_topology topology = {.sockets = 1, .dies = 1, .cores = 2, .threads = 2};
     struct cpuid_entry e[CPUID_MAX];
     struct cpu_model *m;
     unsigned n;
@@ -421,10 +422,20 @@ static void test_hypervisor_leaves(void **unused)
 /* Every model makes leaves: their names are in the table, and they fit. */
 static void test_all_models(void **unused)
 {
-    static const char *const names[] = { "host", "max", "qemu64", "kvm64", "Nehalem", "Westmere",
-                                         "SandyBridge", "Haswell", "Haswell-noTSX",
-                                         "Skylake-Server", "Skylake-Server-noTSX-IBRS", "EPYC",
-                                         "EPYC-Rome", "EPYC-Milan" };
+    static const char *const names[] = {"host",
+                                        "max",
+                                        "qemu64",
+                                        "kvm64",
+                                        "Nehalem",
+                                        "Westmere",
+                                        "SandyBridge",
+                                        "Haswell",
+                                        "Haswell-noTSX",
+                                        "Skylake-Server",
+                                        "Skylake-Server-noTSX-IBRS",
+                                        "EPYC",
+                                        "EPYC-Rome",
+                                        "EPYC-Milan"};
     char *text = NULL;
     size_t size;
     FILE *to = open_memstream(&text, &size);

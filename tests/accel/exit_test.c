@@ -30,7 +30,7 @@ static void note(uint64_t offset, uint64_t value, unsigned size, bool is_write)
 {
     assert_true(machine_lock_held());
     assert_true(access_count < ARRAY_SIZE(accesses));
-    accesses[access_count++] = (struct access){ offset, value, size, is_write };
+    accesses[access_count++] = (struct access){offset, value, size, is_write};
 }
 
 static uint64_t device_read(void *opaque, uint64_t offset, unsigned size)
@@ -47,7 +47,7 @@ static void device_write(void *opaque, uint64_t offset, uint64_t value, unsigned
 static const struct mem_region_ops device_ops = {
     .read = device_read,
     .write = device_write,
-    .valid = { .min = 1, .max = 8, .unaligned = true },
+    .valid = {.min = 1, .max = 8, .unaligned = true},
 };
 
 static void assert_access(unsigned i, uint64_t offset, uint64_t value, unsigned size, bool is_write)
@@ -126,10 +126,9 @@ static void handle_silently(bool go_on)
 
 static void test_io(void **unused)
 {
-    uint8_t data[8] = { 0x11, 0x22, 0x33, 0x44 };
+    uint8_t data[8] = {0x11, 0x22, 0x33, 0x44};
 
-    vcpu->exit = (struct vcpu_exit){ .reason = VCPU_EXIT_IO,
-                                     .io = { data, 1, PIO_BASE + 4, 4, true } };
+    vcpu->exit = (struct vcpu_exit){.reason = VCPU_EXIT_IO, .io = {data, 1, PIO_BASE + 4, 4, true}};
     handle_silently(true);
     assert_int_equal(access_count, 1);
     assert_access(0, 4, 0x44332211, 4, true);
@@ -145,10 +144,9 @@ static void test_io(void **unused)
 /* String instructions: count items, all at the same port, in order. */
 static void test_io_string(void **unused)
 {
-    uint8_t data[8] = { 1, 2, 3, 4, 5, 6, 7, 8 };
+    uint8_t data[8] = {1, 2, 3, 4, 5, 6, 7, 8};
 
-    vcpu->exit = (struct vcpu_exit){ .reason = VCPU_EXIT_IO,
-                                     .io = { data, 4, PIO_BASE, 2, true } };
+    vcpu->exit = (struct vcpu_exit){.reason = VCPU_EXIT_IO, .io = {data, 4, PIO_BASE, 2, true}};
     handle_silently(true);
     assert_int_equal(access_count, 4);
     for (unsigned i = 0; i < 4; i++) {
@@ -166,21 +164,21 @@ static void test_io_string(void **unused)
 
 static void test_io_nobody(void **unused)
 {
-    uint8_t data[4] = { 0 };
+    uint8_t data[4] = {0};
 
-    vcpu->exit = (struct vcpu_exit){ .reason = VCPU_EXIT_IO, .io = { data, 1, 0x500, 4, false } };
+    vcpu->exit = (struct vcpu_exit){.reason = VCPU_EXIT_IO, .io = {data, 1, 0x500, 4, false}};
     handle_silently(true);
     assert_int_equal(load_le32(data), UINT32_MAX);
 }
 
 static void test_mmio(void **unused)
 {
-    uint8_t data[8] = { 1, 2, 3, 4, 5, 6, 7, 8 };
+    uint8_t data[8] = {1, 2, 3, 4, 5, 6, 7, 8};
 
     for (unsigned size = 1; size <= 8; size *= 2) {
         access_count = 0;
-        vcpu->exit = (struct vcpu_exit){ .reason = VCPU_EXIT_MMIO,
-                                         .mmio = { data, MMIO_BASE + 8, size, true } };
+        vcpu->exit =
+            (struct vcpu_exit){.reason = VCPU_EXIT_MMIO, .mmio = {data, MMIO_BASE + 8, size, true}};
         handle_silently(true);
         assert_int_equal(access_count, 1);
         assert_access(0, 8, load_le(data, size), size, true);
@@ -195,10 +193,9 @@ static void test_mmio(void **unused)
 /* RAM that has no slot (part of a page) is reached by MMIO exits, too. */
 static void test_mmio_ram(void **unused)
 {
-    uint8_t data[8] = { 9, 8, 7, 6, 5, 4, 3, 2 };
+    uint8_t data[8] = {9, 8, 7, 6, 5, 4, 3, 2};
 
-    vcpu->exit =
-        (struct vcpu_exit){ .reason = VCPU_EXIT_MMIO, .mmio = { data, 0x2001, 3, true } };
+    vcpu->exit = (struct vcpu_exit){.reason = VCPU_EXIT_MMIO, .mmio = {data, 0x2001, 3, true}};
     handle_silently(true);
     assert_memory_equal(ram_at(0x2001), data, 3);
 }
@@ -232,7 +229,7 @@ static void on_eoi(void *opaque, uint8_t vector)
 
 static void test_ioapic_eoi(void **unused)
 {
-    vcpu->exit = (struct vcpu_exit){ .reason = VCPU_EXIT_IOAPIC_EOI, .eoi_vector = 0x51 };
+    vcpu->exit = (struct vcpu_exit){.reason = VCPU_EXIT_IOAPIC_EOI, .eoi_vector = 0x51};
     handle_silently(true); /* nobody listens */
     accel.eoi_broadcast = on_eoi;
     accel.eoi_opaque = &accel;
@@ -242,7 +239,7 @@ static void test_ioapic_eoi(void **unused)
 
 static void test_msr(void **unused)
 {
-    vcpu->exit = (struct vcpu_exit){ .reason = VCPU_EXIT_MSR, .msr = { .index = 0x12345 } };
+    vcpu->exit = (struct vcpu_exit){.reason = VCPU_EXIT_MSR, .msr = {.index = 0x12345}};
     handle_silently(true);
     assert_true(vcpu->exit.msr.fault);
 }
@@ -260,8 +257,8 @@ static void test_shutdown(void **unused)
 static void test_system_events(void **unused)
 {
     vcpu->index = 3;
-    vcpu->exit = (struct vcpu_exit){ .reason = VCPU_EXIT_SYSTEM_EVENT,
-                                     .system = { .known = true, .event = VCPU_EVENT_SHUTDOWN } };
+    vcpu->exit = (struct vcpu_exit){.reason = VCPU_EXIT_SYSTEM_EVENT,
+                                    .system = {.known = true, .event = VCPU_EVENT_SHUTDOWN}};
     handle_silently(false);
     assert_int_equal(system_record.shutdowns, 1);
     assert_int_equal(system_record.cause, SYSTEM_CAUSE_GUEST_SHUTDOWN);
@@ -299,7 +296,7 @@ static void test_debug(void **unused)
 
 static void test_internal_error(void **unused)
 {
-    static const uint8_t instruction[] = { 0x66, 0x0f, 0xef, 0xc0 };
+    static const uint8_t instruction[] = {0x66, 0x0f, 0xef, 0xc0};
     uint8_t *bytes = (uint8_t *)&vcpu->exit.internal.data[1];
 
     fake_cpus[0].state.rip = 0x1010;
@@ -348,8 +345,8 @@ static void test_internal_error_others(void **unused)
 
 static void test_fail_entry(void **unused)
 {
-    vcpu->exit = (struct vcpu_exit){ .reason = VCPU_EXIT_FAIL_ENTRY,
-                                     .fail_entry = { .reason = 0x80000021, .cpu = 5 } };
+    vcpu->exit = (struct vcpu_exit){.reason = VCPU_EXIT_FAIL_ENTRY,
+                                    .fail_entry = {.reason = 0x80000021, .cpu = 5}};
     autofree char *text = handle_exit(false);
     assert_contains(text, "entering the guest failed, hardware reason 0x80000021, on host CPU 5");
     assert_contains(text, "EIP=0000fff0");
@@ -359,7 +356,7 @@ static void test_fail_entry(void **unused)
 
 static void test_unknown(void **unused)
 {
-    vcpu->exit = (struct vcpu_exit){ .reason = VCPU_EXIT_UNKNOWN, .hardware_reason = 0x42 };
+    vcpu->exit = (struct vcpu_exit){.reason = VCPU_EXIT_UNKNOWN, .hardware_reason = 0x42};
     autofree char *text = handle_exit(false);
     assert_contains(text, "unknown exit, hardware reason 0x42; the VM stops");
     assert_contains(text, "(not mapped)"); /* nothing at the reset vector */
@@ -368,7 +365,7 @@ static void test_unknown(void **unused)
 
 static void test_error(void **unused)
 {
-    vcpu->exit = (struct vcpu_exit){ .reason = VCPU_EXIT_ERROR, .error = -EFAULT };
+    vcpu->exit = (struct vcpu_exit){.reason = VCPU_EXIT_ERROR, .error = -EFAULT};
     autofree char *text = handle_exit(false);
     assert_contains(text, "fake, vCPU 0: running the guest failed: Bad address; the VM stops");
     assert_int_equal(system_record.internal_errors, 1);

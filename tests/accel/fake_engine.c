@@ -33,6 +33,7 @@ static void fake_run(struct vcpu *vcpu)
     struct fake_cpu *cpu = cpu_of(vcpu);
 
     atomic_fetch_add(&cpu->entries, 1);
+    cpu->completions += vcpu->exit.reason == VCPU_EXIT_IO;
     if (atomic_exchange(&cpu->kicked, false)) {
         vcpu->exit.reason = VCPU_EXIT_INTR;
     } else {
@@ -116,7 +117,7 @@ void fake_setup(struct accel *accel, enum irqchip_mode irqchip)
         atomic_store(&fake_cpus[i].last_vector, -1);
         x86_state_reset(&fake_cpus[i].state, i == 0, i);
     }
-    *accel = (struct accel){ .ops = &fake_ops, .irqchip = irqchip };
+    *accel = (struct accel){.ops = &fake_ops, .irqchip = irqchip};
     fake_guest = fake_guest_spin;
     fake_init_fails_at = -1;
     system_record_clear();
@@ -137,7 +138,7 @@ void fake_guest_halt(struct vcpu *vcpu, struct fake_cpu *cpu)
 
 void wait_for(_Atomic(unsigned) *counter, unsigned value)
 {
-    const struct timespec ms = { .tv_nsec = 1000000 };
+    const struct timespec ms = {.tv_nsec = 1000000};
 
     for (unsigned i = 0; i < 20000 && atomic_load(counter) < value; i++) {
         nanosleep(&ms, NULL);

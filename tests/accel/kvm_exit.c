@@ -8,7 +8,7 @@
 
 static void test_too_many_cpus(void **unused)
 {
-    const char *entries[] = { "kvm,force=on" };
+    const char *entries[] = {"kvm,force=on"};
     struct error *err = NULL;
 
     assert_null(accel_init(entries, 1, NULL, 1000000, &err));
@@ -18,7 +18,7 @@ static void test_too_many_cpus(void **unused)
 /* The probe's verdict is the one that this host's behaviour shows. */
 static void test_probe(void **unused)
 {
-    const char *entries[] = { "kvm" };
+    const char *entries[] = {"kvm"};
     struct error *err = NULL;
 
     accel = accel_init(entries, 1, NULL, 1, &err);
@@ -55,7 +55,7 @@ static bool has_hyperv(void)
     struct error *err = NULL;
     struct cpu_model *m;
     bool ok;
-    const char *entries[] = { "kvm,force=on" };
+    const char *entries[] = {"kvm,force=on"};
 
     assert_non_null(accel_init(entries, 1, NULL, 1, &err));
     m = cpu_model_new("host,hv-crash=on", accel_current(), 1, &err);
@@ -127,7 +127,7 @@ static void test_internal_error(void **unused)
 /* A debugger's single step. */
 static void step_on(struct vcpu *vcpu, void *opaque)
 {
-    struct kvm_guest_debug debug = { .control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP };
+    struct kvm_guest_debug debug = {.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP};
 
     *(int *)opaque = ioctl(((struct kvm_vcpu *)vcpu->engine)->fd, KVM_SET_GUEST_DEBUG, &debug);
 }
@@ -167,14 +167,9 @@ static void test_set_tpr(void **unused)
 int kvm_exit_tests(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_too_many_cpus),
-        TEST(test_probe),
-        TEST(test_shutdown),
-        TEST(test_crash),
-        TEST(test_hv_reset),
-        TEST(test_internal_error),
-        TEST(test_debug),
-        TEST(test_set_tpr),
+        TEST(test_too_many_cpus), TEST(test_probe),    TEST(test_shutdown),
+        TEST(test_crash),         TEST(test_hv_reset), TEST(test_internal_error),
+        TEST(test_debug),         TEST(test_set_tpr),
     };
 
     return cmocka_run_group_tests_name("kvm exit", tests, kvm_group_setup, kvm_group_teardown);

@@ -69,12 +69,10 @@ static void mmio_write(void *opaque, uint64_t offset, uint64_t value, unsigned s
     log_write(&mmio_writes, offset, value, size);
 }
 
-static const struct mem_region_ops ports_ops = { .read = ports_read,
-                                                 .write = ports_write,
-                                                 .valid = { 1, 4, true } };
-const struct mem_region_ops mmio_ops = { .read = mmio_read,
-                                                .write = mmio_write,
-                                                .valid = { 1, 8, true } };
+static const struct mem_region_ops ports_ops = {
+    .read = ports_read, .write = ports_write, .valid = {1, 4, true}};
+const struct mem_region_ops mmio_ops = {
+    .read = mmio_read, .write = mmio_write, .valid = {1, 8, true}};
 
 /* ---- the VM --------------------------------------------------------------------------------- */
 
@@ -84,7 +82,7 @@ struct cpu_model *model;
 void start_vm_of(const char *irqchip, const char *cpu, unsigned cpus)
 {
     autofree char *entry = xasprintf("kvm,force=on,kernel-irqchip=%s", irqchip);
-    const char *entries[] = { entry };
+    const char *entries[] = {entry};
     struct error *err = NULL;
 
     accel = accel_init(entries, 1, NULL, cpus, &err);
@@ -116,7 +114,7 @@ static void stop_vm(void)
 
 int kvm_test_setup(void **state)
 {
-    struct write_log *logs[] = { &reports, &vectors, &strings, &bells, &mmio_writes };
+    struct write_log *logs[] = {&reports, &vectors, &strings, &bells, &mmio_writes};
 
     for (size_t i = 0; i < ARRAY_SIZE(logs); i++) {
         memset(logs[i], 0, sizeof(*logs[i]));
@@ -166,8 +164,8 @@ int kvm_group_teardown(void **state)
 
 static struct x86_segment flat(uint16_t selector, uint32_t attributes)
 {
-    return (struct x86_segment){ .selector = selector, .limit = UINT32_MAX,
-                                 .attributes = attributes };
+    return (
+        struct x86_segment){.selector = selector, .limit = UINT32_MAX, .attributes = attributes};
 }
 
 static void write_gate(unsigned vector, uint32_t handler)
@@ -182,7 +180,7 @@ static void write_gate(unsigned vector, uint32_t handler)
 
 static void write_tables(void)
 {
-    static const uint8_t vector_order[] = { 0x41, 0x42, 0x20, 0x02 };
+    static const uint8_t vector_order[] = {0x41, 0x42, 0x20, 0x02};
 
     store_le64(ram_at(GUEST_GDT + 8), UINT64_C(0x00cf9b000000ffff));
     store_le64(ram_at(GUEST_GDT + 16), UINT64_C(0x00cf93000000ffff));
@@ -202,8 +200,8 @@ void set_flat_state(struct vcpu *vcpu)
         state->segment[i] = flat(16, 0x93 | X86_SEGMENT_D | X86_SEGMENT_G);
     }
     state->segment[X86_CS] = flat(8, 0x9b | X86_SEGMENT_D | X86_SEGMENT_G);
-    state->gdt = (struct x86_table){ GUEST_GDT, 23 };
-    state->idt = (struct x86_table){ GUEST_IDT, 0x7ff };
+    state->gdt = (struct x86_table){GUEST_GDT, 23};
+    state->idt = (struct x86_table){GUEST_IDT, 0x7ff};
     state->cr0 = X86_CR0_PE | X86_CR0_MP | X86_CR0_ET | X86_CR0_NE;
     state->cr4 = X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT;
     state->rip = GUEST_CODE;
@@ -240,7 +238,7 @@ void load(const uint8_t *code, const uint8_t *end)
 
 bool reaches(_Atomic(unsigned) *count, unsigned value)
 {
-    const struct timespec ms = { .tv_nsec = 1000000 };
+    const struct timespec ms = {.tv_nsec = 1000000};
 
     for (unsigned i = 0; i < 20000 && atomic_load(count) < value; i++) {
         if (atomic_load(&system_record.internal_errors)) {
@@ -267,5 +265,5 @@ void assert_logged(const struct write_log *log, unsigned i, uint64_t offset, uin
 
 struct msi_message message(uint8_t vector)
 {
-    return (struct msi_message){ .address = 0xfee00000, .data = vector };
+    return (struct msi_message){.address = 0xfee00000, .data = vector};
 }

@@ -16,7 +16,7 @@ static void test_io_string(void **unused)
     vcpus_pause();
     assert_int_equal(strings.count, 5);
     for (unsigned i = 0; i < 5; i++) {
-        assert_logged(&strings, i, STRING, (uint8_t)"ferry"[i], 1);
+        assert_logged(&strings, i, STRING, (uint8_t) "ferry"[i], 1);
     }
     assert_int_equal(load_le64(ram_at(GUEST_BUFFER + 16)), UINT64_C(0x0044004300420041));
     /* KVM hands over strings in pieces, not one by one. */
@@ -67,11 +67,11 @@ static void test_ioeventfd(void **unused)
 {
     struct event_notifier n[5];
     struct mem_eventfd e[5] = {
-        { .offset = BELL, .size = 2, .datamatch = true, .data = 1 },
-        { .offset = BELL + 2, .size = 2 },
-        { .offset = 0x10, .size = 2, .datamatch = true, .data = 1 },
-        { .offset = 0x12, .size = 2 },
-        { .offset = 0x20, .size = 0 },
+        {.offset = BELL, .size = 2, .datamatch = true, .data = 1},
+        {.offset = BELL + 2, .size = 2},
+        {.offset = 0x10, .size = 2, .datamatch = true, .data = 1},
+        {.offset = 0x12, .size = 2},
+        {.offset = 0x20, .size = 0},
     };
     uint64_t before;
 
@@ -125,6 +125,40 @@ static void test_ioeventfd(void **unused)
     }
 }
 
+static struct event_notifier any_bell, one_bell;
+
+static const struct mem_eventfd any_value = {.offset = 0x30, .size = 4, .notifier = &any_bell};
+static const struct mem_eventfd one_value = {
+    .offset = 0x30, .size = 4, .datamatch = true, .data = 7, .notifier = &one_bell};
+
+static void add_colliding_bells(void *unused)
+{
+    machine_lock();
+    for (unsigned i = 0; i < 2; i++) {
+        mem_region_add_eventfd(&mmio, &any_value);
+        mem_region_add_eventfd(&mmio, &one_value);
+        mem_region_del_eventfd(&mmio, &one_value);
+        mem_region_del_eventfd(&mmio, &any_value);
+    }
+    machine_unlock();
+}
+
+/* What the kernel does not take: one warning. */
+static void test_ioeventfd_refused(void **unused)
+{
+    const char *warning = "does not take an ioeventfd (File exists)";
+
+    start_vm("on");
+    assert_true(event_notifier_init(&any_bell, NULL));
+    assert_true(event_notifier_init(&one_bell, NULL));
+    autofree char *text = capture_stderr(add_colliding_bells, NULL);
+
+    assert_contains(text, warning);
+    assert_null(strstr(strstr(text, warning) + 1, warning));
+    event_notifier_cleanup(&any_bell);
+    event_notifier_cleanup(&one_bell);
+}
+
 static void test_coalesced(void **unused)
 {
     uint64_t before;
@@ -156,7 +190,7 @@ static void test_coalesced(void **unused)
 static void test_dirty_log(void **unused)
 {
     struct mem_region vram;
-    uint64_t bitmap[1] = { 0 };
+    uint64_t bitmap[1] = {0};
 
     assert_true(mem_region_init_ram(&vram, "vram", 0x10000, false, NULL));
     machine_lock();
@@ -288,6 +322,44 @@ static void test_replace_memory(void **unused)
     mem_region_destroy(&hole);
 }
 
+/* More pieces of memory than the kernel has slots: the VM stops, and says why. */
+static void add_pages(void *pages)
+{
+    struct mem_region *page = pages;
+
+    machine_lock();
+    mem_transaction_begin();
+    for (unsigned i = 0; i < 24; i++) {
+        assert_true(mem_region_init_ram(&page[i], "page", GUEST_PAGE_SIZE, false, NULL));
+        mem_region_add(mem_root(), GiB + i * 2 * GUEST_PAGE_SIZE, &page[i]);
+    }
+    mem_transaction_commit();
+    machine_unlock();
+}
+
+static void test_too_many_slots(void **unused)
+{
+    struct mem_region pages[24] = {0};
+
+    start_vm("on");
+    kvm_of(accel)->max_slots = kvm_of(accel)->slot_count;
+    autofree char *text = capture_stderr(add_pages, pages);
+
+    assert_contains(text, "4096 bytes");
+    assert_contains(text, "cannot be set: the host's KVM has no more slots");
+    assert_true(system_record.internal_errors > 0);
+    machine_lock();
+    mem_transaction_begin();
+    for (unsigned i = 0; i < ARRAY_SIZE(pages); i++) {
+        mem_region_remove(mem_root(), &pages[i]);
+    }
+    mem_transaction_commit();
+    machine_unlock();
+    for (unsigned i = 0; i < ARRAY_SIZE(pages); i++) {
+        mem_region_destroy(&pages[i]);
+    }
+}
+
 /* ---- kicks ---------------------------------------------------------------------------------- */
 
 static void test_kick(void **unused)
@@ -331,16 +403,12 @@ static void test_kick_outside(void **unused)
 int kvm_io_tests(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_io_string),
-        TEST(test_mmio),
-        TEST(test_io_completed),
-        TEST(test_ioeventfd),
-        TEST(test_coalesced),
-        TEST(test_dirty_log),
-        TEST(test_rom),
-        TEST(test_rom_device),
-        TEST(test_replace_memory),
-        TEST(test_kick),
+        TEST(test_io_string),         TEST(test_mmio),
+        TEST(test_io_completed),      TEST(test_ioeventfd),
+        TEST(test_ioeventfd_refused), TEST(test_coalesced),
+        TEST(test_dirty_log),         TEST(test_rom),
+        TEST(test_rom_device),        TEST(test_replace_memory),
+        TEST(test_too_many_slots),    TEST(test_kick),
         TEST(test_kick_outside),
     };
 

@@ -98,7 +98,7 @@ static uint64_t commit(void)
 /* The table goes to the kernel only if something in it has changed. */
 static void test_routes_commit(void **unused)
 {
-    struct msi_message msg[3] = { message(0x41), message(0x42), message(0x43) };
+    struct msi_message msg[3] = {message(0x41), message(0x42), message(0x43)};
     int gsi[3];
 
     start_vm("on");
@@ -174,7 +174,7 @@ static void on_eoi(void *opaque, uint8_t vector)
 /* Split: ferry's IOAPIC sends a level interrupt, its EOI comes back as an exit. */
 static void test_split_eoi(void **unused)
 {
-    struct msi_message msg = { .address = 0xfee00000, .data = 0x42 | 1 << 15 | 1 << 14 };
+    struct msi_message msg = {.address = 0xfee00000, .data = 0x42 | 1 << 15 | 1 << 14};
 
     atomic_store(&eois, 0);
     start_vm("split");
@@ -204,12 +204,8 @@ static void test_split_eoi(void **unused)
 int kvm_route_tests(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_irqfd),
-        TEST(test_irqfd_resample),
-        TEST(test_routes_commit),
-        TEST(test_routes_many),
-        TEST(test_routes_off),
-        TEST(test_split_eoi),
+        TEST(test_irqfd),       TEST(test_irqfd_resample), TEST(test_routes_commit),
+        TEST(test_routes_many), TEST(test_routes_off),     TEST(test_split_eoi),
     };
 
     return cmocka_run_group_tests_name("kvm route", tests, kvm_group_setup, kvm_group_teardown);

@@ -100,8 +100,8 @@ static void test_state_off(void **unused)
 
 static void test_mp_states(void **unused)
 {
-    static const enum x86_mp_state states[] = { X86_MP_UNINITIALIZED, X86_MP_HALTED,
-                                                X86_MP_INIT_RECEIVED, X86_MP_RUNNABLE };
+    static const enum x86_mp_state states[] = {X86_MP_UNINITIALIZED, X86_MP_HALTED,
+                                               X86_MP_INIT_RECEIVED, X86_MP_RUNNABLE};
     autofree struct x86_state *state = xnew(struct x86_state);
 
     start_vm_of("on", "host", 2);
@@ -168,14 +168,33 @@ static void test_chips(void **unused)
     machine_unlock();
 }
 
+static uint64_t guest_clock_ns(void)
+{
+    struct kvm_clock_data data = {0};
+
+    assert_int_equal(kvm_ioctl(kvm_of(accel)->vm_fd, KVM_GET_CLOCK, &data), 0);
+    return data.clock;
+}
+
+/* The paravirtual clock stands still while the VM does. */
+static void test_clock_stops(void **unused)
+{
+    const uint64_t pause_ns = 200000000;
+    uint64_t before;
+
+    start_vm("on");
+    system_vm_state_changed(false);
+    before = guest_clock_ns();
+    usleep(pause_ns / 1000);
+    system_vm_state_changed(true);
+    assert_true(guest_clock_ns() - before < pause_ns);
+}
+
 int kvm_state_tests(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_state_on),
-        TEST(test_state_off),
-        TEST(test_mp_states),
-        TEST(test_state_refused),
-        TEST(test_chips),
+        TEST(test_state_on),      TEST(test_state_off), TEST(test_mp_states),
+        TEST(test_state_refused), TEST(test_chips),     TEST(test_clock_stops),
     };
 
     return cmocka_run_group_tests_name("kvm state", tests, kvm_group_setup, kvm_group_teardown);

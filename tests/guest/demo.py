@@ -109,7 +109,7 @@ def demo(build, folder):
     if refusal:
         print("host   has no KVM for the guest. In ferry's words:\n"
               + textwrap.fill(refusal, 90, initial_indent=" " * 7, subsequent_indent=" " * 7)
-              + "\n       So it runs in a machine with KVM that QEMU emulates, 10 times slower.",
+              + "\n       So it runs in a machine with KVM that QEMU emulates: slow, but the same.",
               flush=True)
     status, output = (run_in_l1 if refusal else run_here)(build, folder)
 

@@ -6,7 +6,7 @@ import re
 import subprocess
 import time
 
-SOURCES = ("start.S", "main.c", "util.c", "virtio_blk.c")
+SOURCES = ("start.S", "main.c", "util.c", "virtio_blk.c", "stress.c")
 FLAGS = ("-m64 -O2 -ffreestanding -fno-pic -fno-pie -no-pie -mno-red-zone -mgeneral-regs-only "
          "-fno-stack-protector -fno-asynchronous-unwind-tables -nostdlib -static -Wall -Wextra "
          "-Werror -Wl,--build-id=none -Wl,--no-warn-rwx-segments").split()

@@ -16,7 +16,7 @@ static bool chip(struct accel *accel, unsigned long request, struct kvm_irqchip 
 bool kvm_get_pic(struct accel *accel, struct x86_pic pic[2])
 {
     for (unsigned i = 0; i < 2; i++) {
-        struct kvm_irqchip state = { .chip_id = i };
+        struct kvm_irqchip state = {.chip_id = i};
         const struct kvm_pic_state *p = &state.chip.pic;
 
         if (!chip(accel, KVM_GET_IRQCHIP, &state)) {
@@ -50,24 +50,25 @@ bool kvm_set_pic(struct accel *accel, const struct x86_pic pic[2])
         const struct x86_pic *p = &pic[i];
         struct kvm_irqchip state = {
             .chip_id = i,
-            .chip.pic = {
-                .last_irr = p->last_irr,
-                .irr = p->irr,
-                .imr = p->imr,
-                .isr = p->isr,
-                .priority_add = p->priority_add,
-                .irq_base = p->irq_base,
-                .read_reg_select = p->read_reg_select,
-                .poll = p->poll,
-                .special_mask = p->special_mask,
-                .init_state = p->init_state,
-                .auto_eoi = p->auto_eoi,
-                .rotate_on_auto_eoi = p->rotate_on_auto_eoi,
-                .special_fully_nested_mode = p->special_fully_nested,
-                .init4 = p->init4,
-                .elcr = p->elcr,
-                .elcr_mask = p->elcr_mask,
-            },
+            .chip.pic =
+                {
+                    .last_irr = p->last_irr,
+                    .irr = p->irr,
+                    .imr = p->imr,
+                    .isr = p->isr,
+                    .priority_add = p->priority_add,
+                    .irq_base = p->irq_base,
+                    .read_reg_select = p->read_reg_select,
+                    .poll = p->poll,
+                    .special_mask = p->special_mask,
+                    .init_state = p->init_state,
+                    .auto_eoi = p->auto_eoi,
+                    .rotate_on_auto_eoi = p->rotate_on_auto_eoi,
+                    .special_fully_nested_mode = p->special_fully_nested,
+                    .init4 = p->init4,
+                    .elcr = p->elcr,
+                    .elcr_mask = p->elcr_mask,
+                },
         };
 
         if (!chip(accel, KVM_SET_IRQCHIP, &state)) {
@@ -81,7 +82,7 @@ bool kvm_set_pic(struct accel *accel, const struct x86_pic pic[2])
 
 bool kvm_get_ioapic(struct accel *accel, struct x86_ioapic *ioapic)
 {
-    struct kvm_irqchip state = { .chip_id = KVM_IRQCHIP_IOAPIC };
+    struct kvm_irqchip state = {.chip_id = KVM_IRQCHIP_IOAPIC};
     const struct kvm_ioapic_state *p = &state.chip.ioapic;
 
     if (!chip(accel, KVM_GET_IRQCHIP, &state)) {
@@ -103,10 +104,10 @@ bool kvm_set_ioapic(struct accel *accel, const struct x86_ioapic *ioapic)
 {
     struct kvm_irqchip state = {
         .chip_id = KVM_IRQCHIP_IOAPIC,
-        .chip.ioapic = { .base_address = ioapic->base_address,
-                         .ioregsel = ioapic->ioregsel,
-                         .id = ioapic->id,
-                         .irr = ioapic->irr },
+        .chip.ioapic = {.base_address = ioapic->base_address,
+                        .ioregsel = ioapic->ioregsel,
+                        .id = ioapic->id,
+                        .irr = ioapic->irr},
     };
 
     for (unsigned i = 0; i < X86_IOAPIC_PINS; i++) {

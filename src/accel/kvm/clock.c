@@ -27,7 +27,7 @@ static void tell_paused(struct vcpu *vcpu, void *opaque)
 static void on_vm_state(void *opaque, bool running)
 {
     struct kvm_clock_keeper *keeper = opaque;
-    struct kvm_clock_data data = { 0 };
+    struct kvm_clock_data data = {0};
 
     if (!running) {
         keeper->taken = kvm_ioctl(keeper->kvm->vm_fd, KVM_GET_CLOCK, &data) == 0;
@@ -50,7 +50,7 @@ void kvm_init_clock(struct kvm_accel *kvm)
     struct kvm_clock_keeper *keeper = xnew(struct kvm_clock_keeper);
 
     keeper->kvm = kvm;
-    keeper->handler = (struct vm_state_handler){ .changed = on_vm_state, .opaque = keeper };
+    keeper->handler = (struct vm_state_handler){.changed = on_vm_state, .opaque = keeper};
     system_add_vm_state_handler(&keeper->handler);
     kvm->clock = keeper;
 }

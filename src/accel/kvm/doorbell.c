@@ -55,7 +55,8 @@ static void on_eventfd_add(struct mem_listener *listener, uint64_t address,
     ret = assign(l, address, e, 0);
     if (ret < 0 && !l->kvm->doorbell_warned) {
         l->kvm->doorbell_warned = true;
-        log_warn("-accel kvm: no more ioeventfds (%s); further doorbells work by exits",
+        log_warn("-accel kvm: the host's KVM does not take an ioeventfd (%s); such doorbells work "
+                 "by exits",
                  strerror(-ret));
     }
 }
@@ -72,15 +73,12 @@ static void on_eventfd_del(struct mem_listener *listener, uint64_t address,
 
 /* ---- coalesced MMIO -------------------------------------------------------------------------- */
 
-static void set_zone(struct kvm_listener *l, unsigned long request, uint64_t address,
-                     uint64_t size)
+static void set_zone(struct kvm_listener *l, unsigned long request, uint64_t address, uint64_t size)
 {
     struct kvm_coalesced_mmio_zone zone = {
-        .addr = address, .size = (uint32_t)size, .pio = l->is_pio
-    };
+        .addr = address, .size = (uint32_t)size, .pio = l->is_pio};
 
-    if (l->kvm->coalesced_page && (!l->is_pio || l->kvm->has_coalesced_pio) &&
-        size <= UINT32_MAX) {
+    if (l->kvm->coalesced_page && (!l->is_pio || l->kvm->has_coalesced_pio) && size <= UINT32_MAX) {
         kvm_ioctl(l->kvm->vm_fd, request, &zone);
     }
 }
@@ -137,13 +135,14 @@ static void start(struct kvm_listener *l, struct kvm_accel *kvm, struct address_
     *l = (struct kvm_listener){
         .kvm = kvm,
         .is_pio = as == address_space_io,
-        .listener = {
-            .eventfd_add = on_eventfd_add,
-            .eventfd_del = on_eventfd_del,
-            .coalesced_add = on_coalesced_add,
-            .coalesced_del = on_coalesced_del,
-            .priority = 10,
-        },
+        .listener =
+            {
+                .eventfd_add = on_eventfd_add,
+                .eventfd_del = on_eventfd_del,
+                .coalesced_add = on_coalesced_add,
+                .coalesced_del = on_coalesced_del,
+                .priority = 10,
+            },
     };
     address_space_add_listener(as, &l->listener);
 }

@@ -28,7 +28,7 @@
 static bool init_on(struct kvm_accel *kvm, struct error **errp)
 {
     /* Without HPET or sound: port 0x61, which gates and shows counter 2, is the kernel's too. */
-    struct kvm_pit_config pit = { .flags = KVM_PIT_SPEAKER_DUMMY };
+    struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
     int ret;
 
     if (!kvm_check(kvm->vm_fd, KVM_CAP_IRQCHIP) || !kvm_check(kvm->vm_fd, KVM_CAP_PIT2)) {
@@ -92,7 +92,7 @@ static void add_pin(struct kvm_irq_routing *table, uint32_t gsi, uint32_t chip, 
     table->entries[table->nr++] = (struct kvm_irq_routing_entry){
         .gsi = gsi,
         .type = KVM_IRQ_ROUTING_IRQCHIP,
-        .u.irqchip = { .irqchip = chip, .pin = pin },
+        .u.irqchip = {.irqchip = chip, .pin = pin},
     };
 }
 
@@ -119,9 +119,9 @@ static void add_route(struct kvm_irq_routing *table, uint32_t gsi, struct kvm_ro
         table->entries[table->nr++] = (struct kvm_irq_routing_entry){
             .gsi = gsi,
             .type = KVM_IRQ_ROUTING_MSI,
-            .u.msi = { .address_lo = (uint32_t)route->msg.address,
-                       .address_hi = route->msg.address >> 32,
-                       .data = route->msg.data },
+            .u.msi = {.address_lo = (uint32_t)route->msg.address,
+                      .address_hi = route->msg.address >> 32,
+                      .data = route->msg.data},
         };
     }
     route->in_kernel = route->used;
@@ -155,8 +155,7 @@ static bool same_message(const struct msi_message *a, const struct msi_message *
 
 static bool differs(const struct kvm_route *route)
 {
-    return route->used &&
-           (!route->in_kernel || !same_message(&route->msg, &route->kernel_msg));
+    return route->used && (!route->in_kernel || !same_message(&route->msg, &route->kernel_msg));
 }
 
 void kvm_routes_commit(struct accel *accel)
@@ -256,7 +255,7 @@ void kvm_route_ioapic_pin(struct accel *accel, unsigned pin, const struct msi_me
 
 void kvm_irq_set(struct accel *accel, unsigned gsi, int level)
 {
-    struct kvm_irq_level line = { .irq = gsi, .level = level != 0 };
+    struct kvm_irq_level line = {.irq = gsi, .level = level != 0};
 
     KVM_COUNT(irq_line);
     kvm_ioctl(kvm_of(accel)->vm_fd, KVM_IRQ_LINE, &line);

@@ -54,7 +54,7 @@ int kvm_check(int fd, unsigned cap)
 
 int kvm_enable_cap(int vm_fd, uint32_t cap, uint64_t arg)
 {
-    struct kvm_enable_cap enable = { .cap = cap, .args = { arg } };
+    struct kvm_enable_cap enable = {.cap = cap, .args = {arg}};
     return kvm_ioctl(vm_fd, KVM_ENABLE_CAP, &enable);
 }
 
@@ -94,20 +94,20 @@ static bool check_api(int fd, struct error **errp)
         unsigned cap;
         const char *name;
     } required[] = {
-        { KVM_CAP_USER_MEMORY, "USER_MEMORY" },
-        { KVM_CAP_DESTROY_MEMORY_REGION_WORKS, "DESTROY_MEMORY_REGION_WORKS" },
-        { KVM_CAP_JOIN_MEMORY_REGIONS_WORKS, "JOIN_MEMORY_REGIONS_WORKS" },
-        { KVM_CAP_SET_TSS_ADDR, "SET_TSS_ADDR" },
-        { KVM_CAP_SET_IDENTITY_MAP_ADDR, "SET_IDENTITY_MAP_ADDR" },
-        { KVM_CAP_EXT_CPUID, "EXT_CPUID" },
-        { KVM_CAP_MP_STATE, "MP_STATE" },
-        { KVM_CAP_VCPU_EVENTS, "VCPU_EVENTS" },
-        { KVM_CAP_DEBUGREGS, "DEBUGREGS" },
-        { KVM_CAP_XSAVE, "XSAVE" },
-        { KVM_CAP_XCRS, "XCRS" },
-        { KVM_CAP_IMMEDIATE_EXIT, "IMMEDIATE_EXIT" },
-        { KVM_CAP_INTERNAL_ERROR_DATA, "INTERNAL_ERROR_DATA" },
-        { KVM_CAP_USER_NMI, "USER_NMI" },
+        {KVM_CAP_USER_MEMORY, "USER_MEMORY"},
+        {KVM_CAP_DESTROY_MEMORY_REGION_WORKS, "DESTROY_MEMORY_REGION_WORKS"},
+        {KVM_CAP_JOIN_MEMORY_REGIONS_WORKS, "JOIN_MEMORY_REGIONS_WORKS"},
+        {KVM_CAP_SET_TSS_ADDR, "SET_TSS_ADDR"},
+        {KVM_CAP_SET_IDENTITY_MAP_ADDR, "SET_IDENTITY_MAP_ADDR"},
+        {KVM_CAP_EXT_CPUID, "EXT_CPUID"},
+        {KVM_CAP_MP_STATE, "MP_STATE"},
+        {KVM_CAP_VCPU_EVENTS, "VCPU_EVENTS"},
+        {KVM_CAP_DEBUGREGS, "DEBUGREGS"},
+        {KVM_CAP_XSAVE, "XSAVE"},
+        {KVM_CAP_XCRS, "XCRS"},
+        {KVM_CAP_IMMEDIATE_EXIT, "IMMEDIATE_EXIT"},
+        {KVM_CAP_INTERNAL_ERROR_DATA, "INTERNAL_ERROR_DATA"},
+        {KVM_CAP_USER_NMI, "USER_NMI"},
     };
     int version = kvm_ioctl(fd, KVM_GET_API_VERSION, 0ul);
 
@@ -311,7 +311,7 @@ const struct accel_ops kvm_ops = {
     .name = "kvm",
     .description = "the host's processor, by Linux KVM",
     .has_vcpus = true,
-    .supports_irqchip = { true, true, true },
+    .supports_irqchip = {true, true, true},
     .default_irqchip = IRQCHIP_ON,
     .create = kvm_create,
     .destroy = kvm_destroy,

@@ -53,7 +53,7 @@ struct kvm_accel {
     int fd, vm_fd;
     size_t run_size;
     uint32_t coalesced_page; /* page of the ring within a vCPU's mapping; 0: no coalesced MMIO */
-    bool has_coalesced_pio, has_readonly_mem, has_any_length_ioeventfd, has_crash_events;
+    bool has_coalesced_pio, has_readonly_mem, has_any_length_ioeventfd;
     bool has_x2apic_api, has_tsc_deadline, has_smm, has_kvmclock_ctrl, has_exception_payload;
     unsigned max_vcpus, max_slots, max_routes, xsave_size, mce_banks;
     uint64_t mcg_cap;
@@ -70,7 +70,7 @@ struct kvm_accel {
     unsigned slot_count; /* allocated */
     bool doorbell_warned;
     struct kvm_route *routes;
-    unsigned route_count; /* allocated */
+    unsigned route_count;                  /* allocated */
     struct kvm_route pins[ACCEL_GSI_PINS]; /* split */
 
     /* atomic */

@@ -86,7 +86,7 @@ static void slot_sync(struct kvm_accel *kvm, const struct kvm_slot *slot)
     uint64_t pages = slot->size / GUEST_PAGE_SIZE;
     size_t words = (pages + 63) / 64;
     autofree uint64_t *bitmap = xcalloc(words, sizeof(*bitmap));
-    struct kvm_dirty_log log = { .slot = slot - kvm->slots, .dirty_bitmap = bitmap };
+    struct kvm_dirty_log log = {.slot = slot - kvm->slots, .dirty_bitmap = bitmap};
 
     KVM_COUNT(get_dirty_log);
     if (kvm_ioctl(kvm->vm_fd, KVM_GET_DIRTY_LOG, &log) < 0) {
@@ -271,14 +271,15 @@ void kvm_init_memory(struct kvm_accel *kvm)
 {
     kvm->memory_listener = (struct kvm_listener){
         .kvm = kvm,
-        .listener = {
-            .region_add = on_region_add,
-            .region_del = on_region_del,
-            .commit = on_commit,
-            .log_changed = on_log_changed,
-            .log_sync = on_log_sync,
-            .priority = 10,
-        },
+        .listener =
+            {
+                .region_add = on_region_add,
+                .region_del = on_region_del,
+                .commit = on_commit,
+                .log_changed = on_log_changed,
+                .log_sync = on_log_sync,
+                .priority = 10,
+            },
     };
     address_space_add_listener(address_space_memory, &kvm->memory_listener.listener);
 }

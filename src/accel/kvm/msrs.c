@@ -63,7 +63,7 @@ static bool keeps(const struct kvm_accel *kvm, const struct kvm_msr_list *list, 
 
 static struct kvm_msr_list *msr_index_list(struct kvm_accel *kvm)
 {
-    struct kvm_msr_list probe = { .nmsrs = 0 }, *list;
+    struct kvm_msr_list probe = {.nmsrs = 0}, *list;
     unsigned count;
 
     /* Fails with E2BIG and tells the number. */
@@ -123,7 +123,7 @@ int kvm_get_msrs(struct kvm_vcpu *kv, struct x86_state *state)
 
         batch->nmsrs = count;
         for (unsigned i = 0; i < count; i++) {
-            batch->entries[i] = (struct kvm_msr_entry){ .index = kv->kvm->msrs[next + i] };
+            batch->entries[i] = (struct kvm_msr_entry){.index = kv->kvm->msrs[next + i]};
         }
         done = kvm_ioctl(kv->fd, KVM_GET_MSRS, batch);
         if (done < 0) {
@@ -131,7 +131,7 @@ int kvm_get_msrs(struct kvm_vcpu *kv, struct x86_state *state)
         }
         for (int i = 0; i < done; i++) {
             state->msr[state->msr_count++] =
-                (struct x86_msr){ batch->entries[i].index, batch->entries[i].data };
+                (struct x86_msr){batch->entries[i].index, batch->entries[i].data};
         }
         next += done + 1; /* the one that failed is not for this CPU model */
     }
@@ -151,9 +151,8 @@ int kvm_set_msrs(struct kvm_vcpu *kv, const struct x86_state *state, uint32_t *f
         for (unsigned i = next; i < state->msr_count; i++) {
             if (covers(kv->kvm, state->msr[i].index)) {
                 place[count] = i;
-                batch->entries[count++] = (struct kvm_msr_entry){
-                    .index = state->msr[i].index, .data = state->msr[i].value
-                };
+                batch->entries[count++] = (struct kvm_msr_entry){.index = state->msr[i].index,
+                                                                 .data = state->msr[i].value};
             }
         }
         batch->nmsrs = count;

@@ -25,7 +25,7 @@
 #include "base/bytes.h"
 #include "base/range.h"
 
-#define PROBE_SECONDS     1
+#define PROBE_SECONDS     3
 #define PROBE_MEMORY      (4 * GUEST_PAGE_SIZE)
 #define PROBE_PML4        0x0000
 #define PROBE_PDPT        0x1000
@@ -42,15 +42,15 @@
 #define PROBE_POPCNT_OFFSET         (sizeof(probe_code) - 3 - PROBE_POPCNT_SIZE)
 
 static const uint8_t probe_code[] = {
-    0x66, 0x0f, 0xef, 0xc0,                         /* pxor   xmm0, xmm0 */
-    0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0xf8, 0x3f,       /* mov    rax, 1.5 */
-    0x66, 0x48, 0x0f, 0x6e, 0xc8,                   /* movq   xmm1, rax */
-    0xf2, 0x0f, 0x58, 0xc1,                         /* addsd  xmm0, xmm1 */
-    0xf2, 0x0f, 0x58, 0xc1,                         /* addsd  xmm0, xmm1 */
-    0x66, 0x48, 0x0f, 0x7e, 0xc0,                   /* movq   rax, xmm0 */
-    0xf3, 0x48, 0x0f, 0xb8, 0xc0,                   /* popcnt rax, rax */
-    0xe6, PROBE_PORT,                               /* out    PROBE_PORT, al */
-    0xf4,                                           /* hlt */
+    0x66, 0x0f,       0xef, 0xc0,                            /* pxor   xmm0, xmm0 */
+    0x48, 0xb8,       0,    0,    0,    0, 0, 0, 0xf8, 0x3f, /* mov    rax, 1.5 */
+    0x66, 0x48,       0x0f, 0x6e, 0xc8,                      /* movq   xmm1, rax */
+    0xf2, 0x0f,       0x58, 0xc1,                            /* addsd  xmm0, xmm1 */
+    0xf2, 0x0f,       0x58, 0xc1,                            /* addsd  xmm0, xmm1 */
+    0x66, 0x48,       0x0f, 0x7e, 0xc0,                      /* movq   rax, xmm0 */
+    0xf3, 0x48,       0x0f, 0xb8, 0xc0,                      /* popcnt rax, rax */
+    0xe6, PROBE_PORT,                                        /* out    PROBE_PORT, al */
+    0xf4,                                                    /* hlt */
 };
 
 struct probe {
@@ -80,10 +80,9 @@ static void write_guest(uint8_t *memory)
 static int enter_long_mode(int vcpu_fd)
 {
     struct kvm_segment data = {
-        .limit = UINT32_MAX, .selector = 16, .type = 3, .s = 1, .present = 1, .db = 1, .g = 1
-    };
+        .limit = UINT32_MAX, .selector = 16, .type = 3, .s = 1, .present = 1, .db = 1, .g = 1};
     struct kvm_segment code = data;
-    struct kvm_regs regs = { .rip = PROBE_CODE, .rflags = X86_RFLAGS_FIXED };
+    struct kvm_regs regs = {.rip = PROBE_CODE, .rflags = X86_RFLAGS_FIXED};
     struct kvm_sregs sregs;
     int ret = kvm_ioctl(vcpu_fd, KVM_GET_SREGS, &sregs);
 
@@ -118,7 +117,7 @@ static int set_cpuid(struct probe *p)
 
 static int make_guest(struct probe *p)
 {
-    struct kvm_userspace_memory_region region = { .memory_size = PROBE_MEMORY };
+    struct kvm_userspace_memory_region region = {.memory_size = PROBE_MEMORY};
     void *map;
     int ret;
 
@@ -156,8 +155,8 @@ static int start_timer(struct probe *p)
         .sigev_signo = KVM_KICK_SIGNAL,
     };
     /* Repeated, for the case that the first comes just before KVM_RUN. */
-    struct itimerspec when = { .it_value.tv_sec = PROBE_SECONDS,
-                               .it_interval.tv_nsec = 100 * 1000 * 1000 };
+    struct itimerspec when = {.it_value.tv_sec = PROBE_SECONDS,
+                              .it_interval.tv_nsec = 100 * 1000 * 1000};
 
     event._sigev_un._tid = gettid();
     if (timer_create(CLOCK_MONOTONIC, &event, &p->timer) < 0) {
@@ -167,13 +166,26 @@ static int start_timer(struct probe *p)
     return timer_settime(p->timer, 0, &when, NULL) < 0 ? -errno : 0;
 }
 
+/* After its first signal it goes on in short intervals. */
+static bool timer_ran_out(const struct probe *p)
+{
+    struct itimerspec left;
+
+    return timer_gettime(p->timer, &left) < 0 || left.it_value.tv_sec == 0;
+}
+
 static enum probe_verdict run_guest(struct probe *p)
 {
     uint8_t expected =
         __builtin_cpu_supports("popcnt") ? PROBE_RESULT : PROBE_RESULT_WITHOUT_POPCNT;
 
-    if (ioctl(p->vcpu_fd, KVM_RUN, 0) < 0) {
-        return errno == EINTR ? PROBE_STUCK : PROBE_FAILED;
+    while (ioctl(p->vcpu_fd, KVM_RUN, 0) < 0) {
+        if (errno != EINTR) {
+            return PROBE_FAILED;
+        }
+        if (timer_ran_out(p)) {
+            return PROBE_STUCK;
+        }
     }
     switch (p->run->exit_reason) {
     case KVM_EXIT_IO:
@@ -220,20 +232,23 @@ static bool give_verdict(const struct probe *p, enum probe_verdict verdict, stru
                         "running it (para-virtual KVM), so kernels cannot run; " PROBE_REMEDY);
         return false;
     case PROBE_STUCK:
-        error_set(errp, "-accel kvm: /dev/kvm of this host did not run a guest of %zu "
-                        "instruction bytes within %u s; " PROBE_REMEDY,
+        error_set(errp,
+                  "-accel kvm: /dev/kvm of this host did not run a guest of %zu "
+                  "instruction bytes within %u s; " PROBE_REMEDY,
                   sizeof(probe_code), PROBE_SECONDS);
         return false;
     default:
-        error_set(errp, "-accel kvm: /dev/kvm of this host fails to run a 64-bit guest (exit "
-                        "reason %u); " PROBE_REMEDY, p->run->exit_reason);
+        error_set(errp,
+                  "-accel kvm: /dev/kvm of this host fails to run a 64-bit guest (exit "
+                  "reason %u); " PROBE_REMEDY,
+                  p->run->exit_reason);
         return false;
     }
 }
 
 bool kvm_probe(int fd, struct error **errp)
 {
-    struct probe p = { .fd = fd, .vm_fd = -1, .vcpu_fd = -1 };
+    struct probe p = {.fd = fd, .vm_fd = -1, .vcpu_fd = -1};
     int ret = kvm_ioctl(fd, KVM_GET_VCPU_MMAP_SIZE, 0ul);
     bool ok = false;
 
@@ -249,7 +264,8 @@ bool kvm_probe(int fd, struct error **errp)
         ret = start_timer(&p);
     }
     if (ret < 0) {
-        error_set_errno(errp, -ret, "-accel kvm: /dev/kvm cannot make a 64-bit guest; " PROBE_REMEDY);
+        error_set_errno(errp, -ret,
+                        "-accel kvm: /dev/kvm cannot make a 64-bit guest; " PROBE_REMEDY);
     } else {
         ok = give_verdict(&p, run_guest(&p), errp);
     }

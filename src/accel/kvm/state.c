@@ -73,11 +73,24 @@ static struct kvm_regs gprs_to_kvm(const struct x86_state *s)
     const uint64_t *g = s->gpr;
 
     return (struct kvm_regs){
-        .rax = g[X86_RAX], .rcx = g[X86_RCX], .rdx = g[X86_RDX], .rbx = g[X86_RBX],
-        .rsp = g[X86_RSP], .rbp = g[X86_RBP], .rsi = g[X86_RSI], .rdi = g[X86_RDI],
-        .r8 = g[X86_R8],   .r9 = g[X86_R9],   .r10 = g[X86_R10], .r11 = g[X86_R11],
-        .r12 = g[X86_R12], .r13 = g[X86_R13], .r14 = g[X86_R14], .r15 = g[X86_R15],
-        .rip = s->rip,     .rflags = s->rflags,
+        .rax = g[X86_RAX],
+        .rcx = g[X86_RCX],
+        .rdx = g[X86_RDX],
+        .rbx = g[X86_RBX],
+        .rsp = g[X86_RSP],
+        .rbp = g[X86_RBP],
+        .rsi = g[X86_RSI],
+        .rdi = g[X86_RDI],
+        .r8 = g[X86_R8],
+        .r9 = g[X86_R9],
+        .r10 = g[X86_R10],
+        .r11 = g[X86_R11],
+        .r12 = g[X86_R12],
+        .r13 = g[X86_R13],
+        .r14 = g[X86_R14],
+        .r15 = g[X86_R15],
+        .rip = s->rip,
+        .rflags = s->rflags,
     };
 }
 
@@ -91,8 +104,8 @@ static void get_sregs(const struct kvm_sregs *r, struct x86_state *s)
     s->segment[X86_GS] = segment_from_kvm(&r->gs);
     s->segment[X86_LDTR] = segment_from_kvm(&r->ldt);
     s->segment[X86_TR] = segment_from_kvm(&r->tr);
-    s->gdt = (struct x86_table){ r->gdt.base, r->gdt.limit };
-    s->idt = (struct x86_table){ r->idt.base, r->idt.limit };
+    s->gdt = (struct x86_table){r->gdt.base, r->gdt.limit};
+    s->idt = (struct x86_table){r->idt.base, r->idt.limit};
     s->cr0 = r->cr0;
     s->cr2 = r->cr2;
     s->cr3 = r->cr3;
@@ -113,8 +126,8 @@ static struct kvm_sregs sregs_to_kvm(const struct x86_state *s)
         .gs = segment_to_kvm(&s->segment[X86_GS]),
         .ldt = segment_to_kvm(&s->segment[X86_LDTR]),
         .tr = segment_to_kvm(&s->segment[X86_TR]),
-        .gdt = { .base = s->gdt.base, .limit = s->gdt.limit },
-        .idt = { .base = s->idt.base, .limit = s->idt.limit },
+        .gdt = {.base = s->gdt.base, .limit = s->gdt.limit},
+        .idt = {.base = s->idt.base, .limit = s->idt.limit},
         .cr0 = s->cr0,
         .cr2 = s->cr2,
         .cr3 = s->cr3,
@@ -126,8 +139,8 @@ static struct kvm_sregs sregs_to_kvm(const struct x86_state *s)
 
     /* A vector that was being injected; KVM_SET_VCPU_EVENTS repeats it with its details. */
     if (s->events.interrupt_injected && !s->events.interrupt_soft) {
-        r.interrupt_bitmap[s->events.interrupt_vector / 64] |=
-            UINT64_C(1) << s->events.interrupt_vector % 64;
+        r.interrupt_bitmap[s->events.interrupt_vector / 64] |= UINT64_C(1)
+                                                               << s->events.interrupt_vector % 64;
     }
     return r;
 }
@@ -155,7 +168,7 @@ static bool set_registers(struct kvm_vcpu *kv, const struct x86_state *s, struct
 {
     struct kvm_regs regs = gprs_to_kvm(s);
     struct kvm_sregs sregs = sregs_to_kvm(s);
-    struct kvm_debugregs debug = { .dr6 = s->dr6, .dr7 = s->dr7 };
+    struct kvm_debugregs debug = {.dr6 = s->dr6, .dr7 = s->dr7};
 
     memcpy(debug.db, s->dr, sizeof(debug.db));
     return !fail(kvm_ioctl(kv->fd, KVM_SET_SREGS, &sregs), "KVM_SET_SREGS", errp) &&
@@ -189,7 +202,7 @@ static bool get_xsave(struct kvm_vcpu *kv, struct x86_state *s, struct error **e
 static bool set_xsave(struct kvm_vcpu *kv, const struct x86_state *s, struct error **errp)
 {
     autofree uint8_t *area = xcalloc(1, MAX(kv->kvm->xsave_size, X86_XSAVE_MAX));
-    struct kvm_xcrs xcrs = { .nr_xcrs = 1, .xcrs = { { .xcr = 0, .value = s->xcr0 } } };
+    struct kvm_xcrs xcrs = {.nr_xcrs = 1, .xcrs = {{.xcr = 0, .value = s->xcr0}}};
 
     memcpy(area, s->xsave, MIN(s->xsave_size, X86_XSAVE_MAX));
     return !fail(kvm_ioctl(kv->fd, KVM_SET_XSAVE, area), "KVM_SET_XSAVE", errp) &&
@@ -201,7 +214,7 @@ static bool set_xsave(struct kvm_vcpu *kv, const struct x86_state *s, struct err
 static bool get_events(struct kvm_vcpu *kv, struct x86_state *s, struct error **errp)
 {
     struct x86_events *to = &s->events;
-    struct kvm_vcpu_events e = { 0 };
+    struct kvm_vcpu_events e = {0};
 
     if (fail(kvm_ioctl(kv->fd, KVM_GET_VCPU_EVENTS, &e), "KVM_GET_VCPU_EVENTS", errp)) {
         return false;
@@ -236,17 +249,17 @@ static bool set_events(struct kvm_vcpu *kv, const struct x86_state *s, struct er
 {
     const struct x86_events *from = &s->events;
     struct kvm_vcpu_events e = {
-        .exception = { .injected = from->exception_injected,
-                       .nr = from->exception_vector,
-                       .has_error_code = from->exception_has_error,
-                       .error_code = from->exception_error },
-        .interrupt = { .injected = from->interrupt_injected,
-                       .nr = from->interrupt_vector,
-                       .soft = from->interrupt_soft,
-                       .shadow = from->interrupt_shadow },
-        .nmi = { .injected = from->nmi_injected,
-                 .pending = from->nmi_pending,
-                 .masked = from->nmi_masked },
+        .exception = {.injected = from->exception_injected,
+                      .nr = from->exception_vector,
+                      .has_error_code = from->exception_has_error,
+                      .error_code = from->exception_error},
+        .interrupt = {.injected = from->interrupt_injected,
+                      .nr = from->interrupt_vector,
+                      .soft = from->interrupt_soft,
+                      .shadow = from->interrupt_shadow},
+        .nmi = {.injected = from->nmi_injected,
+                .pending = from->nmi_pending,
+                .masked = from->nmi_masked},
         .sipi_vector = from->sipi_vector,
         .flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW,
     };
@@ -276,17 +289,17 @@ static const struct {
     enum x86_mp_state neutral;
     uint32_t kvm;
 } mp_states[] = {
-    { X86_MP_RUNNABLE, KVM_MP_STATE_RUNNABLE },
-    { X86_MP_UNINITIALIZED, KVM_MP_STATE_UNINITIALIZED },
-    { X86_MP_INIT_RECEIVED, KVM_MP_STATE_INIT_RECEIVED },
-    { X86_MP_HALTED, KVM_MP_STATE_HALTED },
-    { X86_MP_SIPI_RECEIVED, KVM_MP_STATE_SIPI_RECEIVED },
+    {X86_MP_RUNNABLE, KVM_MP_STATE_RUNNABLE},
+    {X86_MP_UNINITIALIZED, KVM_MP_STATE_UNINITIALIZED},
+    {X86_MP_INIT_RECEIVED, KVM_MP_STATE_INIT_RECEIVED},
+    {X86_MP_HALTED, KVM_MP_STATE_HALTED},
+    {X86_MP_SIPI_RECEIVED, KVM_MP_STATE_SIPI_RECEIVED},
 };
 
 static bool get_lapic(struct kvm_vcpu *kv, struct x86_state *s, struct error **errp)
 {
     struct vcpu *vcpu = kv->vcpu;
-    struct kvm_mp_state mp = { 0 };
+    struct kvm_mp_state mp = {0};
     struct kvm_lapic_state lapic;
 
     if (vcpu->lapic) {
@@ -317,11 +330,11 @@ static bool get_lapic(struct kvm_vcpu *kv, struct x86_state *s, struct error **e
 static bool set_lapic(struct kvm_vcpu *kv, const struct x86_state *s, struct error **errp)
 {
     struct vcpu *vcpu = kv->vcpu;
-    struct kvm_mp_state mp = { .mp_state = KVM_MP_STATE_RUNNABLE };
+    struct kvm_mp_state mp = {.mp_state = KVM_MP_STATE_RUNNABLE};
     struct kvm_lapic_state lapic;
 
     if (vcpu->lapic) {
-        lapic_set_base(vcpu->lapic, s->apic_base);
+        lapic_load_base(vcpu->lapic, s->apic_base);
         lapic_set_state(vcpu->lapic, &s->lapic);
         vcpu->halted = s->mp_state == X86_MP_HALTED;
         vcpu->mp_state = vcpu->halted ? X86_MP_RUNNABLE : s->mp_state;
@@ -359,7 +372,8 @@ static bool set_msrs(struct kvm_vcpu *kv, const struct x86_state *s, struct erro
     int ret = kvm_set_msrs(kv, s, &index);
 
     if (ret < 0) {
-        error_set(errp, "-accel kvm: the host's KVM does not take the value for MSR 0x%x of vCPU %u",
+        error_set(errp,
+                  "-accel kvm: the host's KVM does not take the value for MSR 0x%x of vCPU %u",
                   index, kv->vcpu->index);
     }
     return ret >= 0;

@@ -120,7 +120,7 @@ static void kick_handler(int sig)
 void kvm_install_kick_handler(void)
 {
     /* Without SA_RESTART: the signal is there to interrupt. */
-    struct sigaction action = { .sa_handler = kick_handler };
+    struct sigaction action = {.sa_handler = kick_handler};
 
     sigemptyset(&action.sa_mask);
     sigaction(KVM_KICK_SIGNAL, &action, NULL);
@@ -388,7 +388,7 @@ bool kvm_vcpu_interrupt_ready(struct vcpu *vcpu)
 void kvm_vcpu_inject(struct vcpu *vcpu, uint8_t vector)
 {
     struct kvm_vcpu *kv = kvm_vcpu_of(vcpu);
-    struct kvm_interrupt interrupt = { .irq = vector };
+    struct kvm_interrupt interrupt = {.irq = vector};
 
     KVM_COUNT(interrupt);
     kv->injected = true;

@@ -42,7 +42,7 @@ static void qtest_msi_send(struct accel *accel, const struct msi_message *msg)
 const struct accel_ops qtest_ops = {
     .name = "qtest",
     .description = "no CPU; the machine is driven by the qtest protocol",
-    .supports_irqchip = { [IRQCHIP_OFF] = true },
+    .supports_irqchip = {[IRQCHIP_OFF] = true},
     .default_irqchip = IRQCHIP_OFF,
     .create = qtest_create,
     .destroy = qtest_destroy,

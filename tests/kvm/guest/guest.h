@@ -71,5 +71,11 @@ void disk_submit(unsigned slot, bool is_write, uint64_t sector, void *buf, uint3
 void disk_kick(struct disk *disk);
 /* Slot of a request that is done, or -1; *ok false: the device reported an error. */
 int disk_done(struct disk *disk, bool *ok);
+/* Puts garbage into the rings. */
+void disk_spoil(uint32_t where, uint32_t what);
+
+/* stress.c */
+_Noreturn void endless_io(void);
+_Noreturn void garbage(void);
 
 #endif

@@ -2,7 +2,7 @@
 /*
  * The hand-written guest. Command line: mode=0 verify (writes a pattern over the disk, reads it
  * back), mode=1 read benchmark; depth=, count=, halt=1 (wait by hlt instead of spinning), opens=
- * (how often the driver initialises the device).
+ * (how often the driver initialises the device). mode=2 and mode=3: stress.c.
  *
  * Serial: "READY", "START", "END requests interrupts", then isa-debug-exit 0x10 for success.
  */
@@ -122,6 +122,12 @@ void guest_main(void)
     set_vector(6, ud_entry);
     /* Switch the LAPIC on with its spurious vector. */
     *(volatile uint32_t *)0xfee000f0 = 0x1ff;
+    if (option("mode", 1) == 2) {
+        endless_io();
+    }
+    if (option("mode", 1) == 3) {
+        garbage();
+    }
     for (uint64_t i = 0; i < option("opens", 1); i++) {
         /* Another vector each time: its interrupt route changes. */
         set_vector(VECTOR + i % 16, irq_entry);

@@ -199,3 +199,10 @@ int disk_done(struct disk *disk, bool *ok)
     *ok = status[id / 3] == 0;
     return id / 3;
 }
+
+void disk_spoil(uint32_t where, uint32_t what)
+{
+    volatile uint32_t *ring = where & 1 ? (volatile uint32_t *)&avail : (volatile uint32_t *)desc;
+
+    ring[where / 2 % (where & 1 ? sizeof(avail) / 4 : sizeof(desc) / 4)] = what;
+}
