@@ -25,8 +25,7 @@ static bool check_block_size(const struct device *dev, const char *name, uint32_
         return false;
     }
     if (!is_power_of_2(*size)) {
-        error_set(errp,
-                  "Property %s.%s doesn't take value %" PRIu32 ", it's not a power of 2",
+        error_set(errp, "Property %s.%s doesn't take value %" PRIu32 ", it's not a power of 2",
                   dev->type->name, name, *size);
         return false;
     }

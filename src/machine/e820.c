@@ -14,7 +14,7 @@
 #define EBDA      0x9fc00
 #define BIOS_AREA 0xf0000
 /* Where an engine on VT-x keeps its identity map and TSS. */
-#define ENGINE_PAGES 0xfeffc000
+#define ENGINE_PAGES      0xfeffc000
 #define ENGINE_PAGES_SIZE 0x4000
 
 void machine_e820_add(struct machine *machine, uint64_t address, uint64_t size, uint32_t type)

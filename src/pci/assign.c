@@ -53,14 +53,13 @@ static bool place(const struct placement *p, struct window *io, struct window *m
 {
     struct pci_device *pci = p->pci;
     const struct pci_bar *bar = &pci->bar[p->index];
-    uint32_t reg =
-        p->index == PCI_ROM_BAR ? PCI_ROM_ADDRESS : PCI_BASE_ADDRESS_0 + p->index * 4;
+    uint32_t reg = p->index == PCI_ROM_BAR ? PCI_ROM_ADDRESS : PCI_BASE_ADDRESS_0 + p->index * 4;
     uint64_t address;
 
-    bool done = bar->is_io ? take(io, bar->size, &address)
-                           : (bar->is_64bit && bar->prefetchable &&
-                              take(mem64, bar->size, &address)) ||
-                                 take(mem, bar->size, &address);
+    bool done = bar->is_io
+                    ? take(io, bar->size, &address)
+                    : (bar->is_64bit && bar->prefetchable && take(mem64, bar->size, &address)) ||
+                          take(mem, bar->size, &address);
     if (!done) {
         error_set(errp,
                   "PCI: no room for BAR %u (%" PRIu64 " KiB) of %s in slot %d; use fewer devices",
@@ -94,7 +93,7 @@ bool pci_assign_resources(struct pci_bus *root, const struct pci_assignment *a, 
         if (pci) {
             uint16_t command = pci_command(pci);
             pci_config_write(pci, PCI_COMMAND,
-                             command & (uint16_t)~(PCI_COMMAND_IO | PCI_COMMAND_MEMORY), 2);
+                             command & (uint16_t) ~(PCI_COMMAND_IO | PCI_COMMAND_MEMORY), 2);
         }
     }
     qsort(list, count, sizeof(*list), compare_size);

@@ -47,7 +47,7 @@ void pci_register_bar(struct pci_device *pci, unsigned index, struct mem_region 
         store_le32(pci->config + reg + 4, 0);
     } else {
         uint32_t enable = index == PCI_ROM_BAR ? PCI_ROM_ADDRESS_ENABLE : 0;
-        store_le32(pci->writable + reg, (uint32_t)~(size - 1) | enable);
+        store_le32(pci->writable + reg, (uint32_t) ~(size - 1) | enable);
     }
 }
 

@@ -59,10 +59,10 @@ void pcie_add_capability(struct pci_device *pci)
     store_le16(cap + PCI_EXP_FLAGS, (uint16_t)(2 | type << 4));
     store_le32(cap + PCI_EXP_DEVCAP, PCI_EXP_DEVCAP_RBER);
     store_le16(cap + PCI_EXP_DEVCTL, PCIE_DEVCTL_RESET);
-    store_le16(writable + PCI_EXP_DEVCTL,
-               PCI_EXP_DEVCTL_CERE | PCI_EXP_DEVCTL_NFERE | PCI_EXP_DEVCTL_FERE |
-                   PCI_EXP_DEVCTL_URRE | PCI_EXP_DEVCTL_RELAX_EN | PCI_EXP_DEVCTL_PAYLOAD |
-                   PCI_EXP_DEVCTL_NOSNOOP_EN | PCI_EXP_DEVCTL_READRQ);
+    store_le16(writable + PCI_EXP_DEVCTL, PCI_EXP_DEVCTL_CERE | PCI_EXP_DEVCTL_NFERE |
+                                              PCI_EXP_DEVCTL_FERE | PCI_EXP_DEVCTL_URRE |
+                                              PCI_EXP_DEVCTL_RELAX_EN | PCI_EXP_DEVCTL_PAYLOAD |
+                                              PCI_EXP_DEVCTL_NOSNOOP_EN | PCI_EXP_DEVCTL_READRQ);
     store_le16(pci->clear_on_write + at + PCI_EXP_DEVSTA,
                PCI_EXP_DEVSTA_CED | PCI_EXP_DEVSTA_NFED | PCI_EXP_DEVSTA_FED | PCI_EXP_DEVSTA_URD);
     if (!at_root) {

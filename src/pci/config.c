@@ -33,7 +33,7 @@ void pci_config_write(struct pci_device *pci, uint32_t offset, uint32_t value, u
         uint8_t *to = &pci->config[offset + i];
 
         *to = (uint8_t)((*to & ~writable) | (byte & writable));
-        *to &= (uint8_t)~(byte & pci->clear_on_write[offset + i]);
+        *to &= (uint8_t) ~(byte & pci->clear_on_write[offset + i]);
     }
     bool command = range_overlaps(offset, size, PCI_COMMAND, 2);
     if (command || range_overlaps(offset, size, PCI_BASE_ADDRESS_0, 24) ||

@@ -47,7 +47,7 @@ static void init_header(struct pci_device *pci)
     store_le16(config + PCI_VENDOR_ID, class->vendor_id);
     store_le16(config + PCI_DEVICE_ID, class->device_id);
     config[PCI_REVISION_ID] = class->revision;
-    config[PCI_CLASS_PROG] = (uint8_t)class->class_code;
+    config[PCI_CLASS_PROG] = (uint8_t) class->class_code;
     store_le16(config + PCI_CLASS_DEVICE, (uint16_t)(class->class_code >> 8));
     config[PCI_HEADER_TYPE] = class->is_bridge ? PCI_HEADER_TYPE_BRIDGE : PCI_HEADER_TYPE_NORMAL;
     if (pci->multifunction) {
@@ -70,8 +70,8 @@ static void init_header(struct pci_device *pci)
 
 static void init_dma(struct pci_device *pci)
 {
-    autofree char *name = xasprintf("%s@%02x.%x", pci->dev.type->name, PCI_SLOT(pci->devfn),
-                                    PCI_FUNC(pci->devfn));
+    autofree char *name =
+        xasprintf("%s@%02x.%x", pci->dev.type->name, PCI_SLOT(pci->devfn), PCI_FUNC(pci->devfn));
 
     mem_region_init_container(&pci->bus_master, "bus master", UINT64_MAX);
     mem_region_init_alias(&pci->bus_master_alias, "bus master", mem_root(), 0, UINT64_MAX);
@@ -141,7 +141,10 @@ static void pci_reset(struct device *dev)
     static const struct {
         uint8_t offset, size;
     } fields[] = {
-        {PCI_COMMAND, 2}, {PCI_CACHE_LINE_SIZE, 1}, {PCI_INTERRUPT_LINE, 1}, {PCI_BASE_ADDRESS_0, 24},
+        {PCI_COMMAND, 2},
+        {PCI_CACHE_LINE_SIZE, 1},
+        {PCI_INTERRUPT_LINE, 1},
+        {PCI_BASE_ADDRESS_0, 24},
     };
 
     pci_set_irq(pci, 0);

@@ -82,6 +82,7 @@ void msix_config_written(struct pci_device *pci, uint32_t offset, unsigned size)
     if (atomic_exchange(&msix->control, control) == control) {
         return;
     }
+    msix_renew_routes(msix);
     for (unsigned v = 0; v < msix->vectors; v++) {
         mask_changed(msix, v);
     }
@@ -321,8 +322,8 @@ void msix_load(struct pci_device *pci, const void *table, const void *pending)
         struct msi_message msg = {.address = load_le64(from) & ~UINT64_C(3),
                                   .data = load_le32(from + PCI_MSIX_ENTRY_DATA)};
         message_cell_write(&msix->entry[v].message, &msg);
-        atomic_store(&msix->entry[v].control, load_le32(from + PCI_MSIX_ENTRY_VECTOR_CTRL) &
-                                                  PCI_MSIX_ENTRY_CTRL_MASKBIT);
+        atomic_store(&msix->entry[v].control,
+                     load_le32(from + PCI_MSIX_ENTRY_VECTOR_CTRL) & PCI_MSIX_ENTRY_CTRL_MASKBIT);
         mask_changed(msix, v);
     }
 }

@@ -20,9 +20,8 @@ struct event_notifier;
 #define MSIX_MAX_VECTORS 2048
 
 /* Table and pending bits within bar_index at the offsets; the BAR's container region is bar. */
-bool msix_init(struct pci_device *pci, unsigned vectors, struct mem_region *bar,
-               unsigned bar_index, uint32_t table_offset, uint32_t pba_offset,
-               struct error **errp);
+bool msix_init(struct pci_device *pci, unsigned vectors, struct mem_region *bar, unsigned bar_index,
+               uint32_t table_offset, uint32_t pba_offset, struct error **errp);
 /* As msix_init() with a BAR of its own, registered here. */
 bool msix_init_exclusive_bar(struct pci_device *pci, unsigned vectors, unsigned bar_index,
                              struct error **errp);

@@ -34,7 +34,7 @@ struct msix {
     unsigned vectors;
     uint8_t capability;
     unsigned bar_index;
-    struct mem_region *bar; /* container of the two */
+    struct mem_region *bar;           /* container of the two */
     struct mem_region *exclusive_bar; /* the same, if it is ours; or NULL */
     struct mem_region table, pba;
     /* machine state */
@@ -74,5 +74,7 @@ void msix_poll_notifiers(struct msix *msix, unsigned vector);
 /* After every change of a mask or a message: attaches or detaches the vector's irqfds, renews its
  * route. */
 void msix_update_notifiers(struct msix *msix, unsigned vector);
+/* Before the mask of the whole function changes: all routes in one commit. */
+void msix_renew_routes(struct msix *msix);
 
 #endif

@@ -98,6 +98,23 @@ void msix_poll_notifiers(struct msix *msix, unsigned vector)
     }
 }
 
+void msix_renew_routes(struct msix *msix)
+{
+    struct accel *accel = accel_current();
+    bool changed = false;
+
+    for (unsigned i = 0; i < msix->notifier_count; i++) {
+        unsigned vector = msix->notifier[i].vector;
+        struct msix_entry *e = &msix->entry[vector];
+        if (e->gsi >= 0 && !msix_is_masked(msix, vector)) {
+            changed |= update_route(e);
+        }
+    }
+    if (changed) {
+        accel->ops->routes_commit(accel);
+    }
+}
+
 void msix_update_notifiers(struct msix *msix, unsigned vector)
 {
     struct accel *accel = accel_current();

@@ -17,14 +17,14 @@
 
 struct vmstate;
 
-#define PCI_CONFIG_SIZE 256
-#define PCIE_CONFIG_SIZE 4096
-#define PCI_BAR_COUNT 6
-#define PCI_ROM_BAR 6 /* index of the expansion ROM among struct pci_device's BARs */
+#define PCI_CONFIG_SIZE           256
+#define PCIE_CONFIG_SIZE          4096
+#define PCI_BAR_COUNT             6
+#define PCI_ROM_BAR               6 /* index of the expansion ROM among struct pci_device's BARs */
 #define PCI_DEVFN(slot, function) (((slot) << 3) | (function))
-#define PCI_SLOT(devfn) ((devfn) >> 3)
-#define PCI_FUNC(devfn) ((devfn) & 7)
-#define PCI_BAR_UNMAPPED UINT64_MAX
+#define PCI_SLOT(devfn)           ((devfn) >> 3)
+#define PCI_FUNC(devfn)           ((devfn)&7)
+#define PCI_BAR_UNMAPPED          UINT64_MAX
 
 struct msix;
 struct msi;
@@ -76,9 +76,9 @@ struct pci_device {
     struct address_space *dma_space; /* address space of this function's DMA */
     struct msi *msi;
     struct msix *msix;
-    uint8_t irq_level;    /* INTx as the device drives it */
-    bool irq_asserted;    /* INTx as the bus sees it: not with interrupts disabled */
-    unsigned irq_line;    /* of the root bus, while asserted */
+    uint8_t irq_level; /* INTx as the device drives it */
+    bool irq_asserted; /* INTx as the bus sees it: not with interrupts disabled */
+    unsigned irq_line; /* of the root bus, while asserted */
     /* where the next capabilities go */
     uint16_t next_capability, next_extended_capability, last_extended_capability;
 };
@@ -94,8 +94,8 @@ static inline struct pci_device *pci_device(struct device *dev)
 /* ---- for device types, in realize ------------------------------------------------------------ */
 
 /* region's size is a power of 2: at least 16 bytes (memory) or 4 (I/O). */
-void pci_register_bar(struct pci_device *pci, unsigned index, struct mem_region *region,
-                      bool is_io, bool is_64bit, bool prefetchable);
+void pci_register_bar(struct pci_device *pci, unsigned index, struct mem_region *region, bool is_io,
+                      bool is_64bit, bool prefetchable);
 /* Takes all BARs out of the memory map, for good. A type's unrealize calls it before it destroys
  * the regions. */
 void pci_unmap_bars(struct pci_device *pci);
@@ -129,7 +129,7 @@ struct pci_bus {
     /* constant */
     const struct pci_bus_ops *ops;
     void *opaque;
-    struct pci_device *bridge; /* NULL: root bus */
+    struct pci_device *bridge;      /* NULL: root bus */
     struct mem_region *memory, *io; /* containers where BARs are mapped */
     bool is_express;
     uint8_t first_slot; /* first slot that is handed out */

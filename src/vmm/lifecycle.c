@@ -69,10 +69,13 @@ static const char *const cause_names[] = {
     [SYSTEM_CAUSE_GUEST_PANIC] = "guest-panic",
 };
 
-static void request(uint32_t what)
+/* True: nobody has asked for it yet. */
+static bool request(uint32_t what)
 {
-    atomic_fetch_or(&vm.pending, what);
+    uint32_t before = atomic_fetch_or(&vm.pending, what);
+
     aio_loop_wake(vm.loop);
+    return !(before & what);
 }
 
 /* The first cause stands until the request has been carried out. */
@@ -122,8 +125,10 @@ static void on_debug(unsigned vcpu)
 
 static void on_io_error(const char *device, bool is_write)
 {
-    log_error("device '%s': %s error; the VM stops", device, is_write ? "write" : "read");
-    request(REQUEST_IO_ERROR);
+    /* All that is in flight may fail at once: a line for the first. */
+    if (request(REQUEST_IO_ERROR)) {
+        log_error("device '%s': %s error; the VM stops", device, is_write ? "write" : "read");
+    }
 }
 
 static const struct system_handlers handlers = {
@@ -194,13 +199,17 @@ static bool vm_reset(void)
 {
     struct error *err = NULL;
     bool was_running = vm.state == RUN_STATE_RUNNING;
-    int cause = atomic_exchange(&vm.reset_cause, SYSTEM_CAUSE_NONE);
 
     /* Devices let go of guest memory first: no DMA hits what the reset loads. */
     vcpus_pause();
     if (was_running) {
         system_vm_state_changed(false);
     }
+    /* What vCPUs and disks asked for until they came to rest belongs to the time before: it must
+     * not reset or stop the machine once more. */
+    atomic_fetch_and(&vm.pending, ~(uint32_t)(REQUEST_RESET | REQUEST_INTERNAL_ERROR |
+                                              REQUEST_IO_ERROR | REQUEST_DEBUG));
+    int cause = atomic_exchange(&vm.reset_cause, SYSTEM_CAUSE_NONE);
     if (!machine_reset(vm.machine, &err)) {
         error_prepend(&err, "reset failed: ");
         error_report(err);
@@ -286,7 +295,8 @@ static void carry_out(uint32_t requests)
     if (requests & REQUEST_INTERNAL_ERROR) {
         vm_stop(RUN_STATE_INTERNAL_ERROR);
     }
-    if (requests & REQUEST_IO_ERROR) {
+    /* A disk may still fail while the VM stops for another reason, which stands. */
+    if (requests & REQUEST_IO_ERROR && vm.state == RUN_STATE_RUNNING) {
         vm_stop(RUN_STATE_IO_ERROR);
     }
     if (requests & REQUEST_DEBUG) {

@@ -88,8 +88,8 @@ static void check_file(const char *path, uint64_t offset, uint8_t byte, size_t s
 static void test_variant(void **state)
 {
     const struct variant *v = *state;
-    uint64_t features = BIT64(VIRTIO_BLK_F_FLUSH) |
-                        (v->event_idx ? BIT64(VIRTIO_F_RING_EVENT_IDX) : 0);
+    uint64_t features =
+        BIT64(VIRTIO_BLK_F_FLUSH) | (v->event_idx ? BIT64(VIRTIO_F_RING_EVENT_IDX) : 0);
 
     rig_init(v->interrupts == IRQFD);
     const char *path = blk_add_file("");
@@ -191,7 +191,7 @@ static void test_block_size(void **state)
 {
     start_fake(",logical_block_size=4096,physical_block_size=16k,min_io_size=8192", 0);
     assert_int_equal(guest_read(driver.device + 20, 4), 4096);
-    assert_int_equal(guest_read(driver.device + 24, 1), 2);  /* 4 blocks are a physical one */
+    assert_int_equal(guest_read(driver.device + 24, 1), 2); /* 4 blocks are a physical one */
     assert_int_equal(guest_read(driver.device + 26, 2), 2);
     struct blk_request r = blk_request(VIRTIO_BLK_T_IN, 8, 4096);
     assert_int_equal(blk_perform(&driver, &r), VIRTIO_BLK_S_OK);
@@ -275,7 +275,8 @@ static void test_readonly(void **state)
     blk_add_device(&driver, "");
     vdriver_start(&driver, UINT64_MAX & ~BIT64(VIRTIO_F_RING_EVENT_IDX), 0, true);
     assert_true(driver.features & BIT64(VIRTIO_BLK_F_RO));
-    assert_false(driver.features & (BIT64(VIRTIO_BLK_F_DISCARD) | BIT64(VIRTIO_BLK_F_WRITE_ZEROES)));
+    assert_false(driver.features &
+                 (BIT64(VIRTIO_BLK_F_DISCARD) | BIT64(VIRTIO_BLK_F_WRITE_ZEROES)));
     struct blk_request w = blk_request(VIRTIO_BLK_T_OUT, 1, 512);
     assert_int_equal(blk_perform(&driver, &w), VIRTIO_BLK_S_IOERR);
     struct blk_request r = blk_request(VIRTIO_BLK_T_IN, 1, 512);
@@ -294,10 +295,12 @@ static void test_framing(void **state)
     struct blk_request r = blk_request(VIRTIO_BLK_T_IN, 3, 1024);
     /* The header in three pieces; data and status in one buffer. */
     uint64_t area = guest_alloc(1025, 1);
-    vqueue_set_chain(&driver.queue, 0, (struct buffer[]){{r.header, 1, false},
-                                                         {r.header + 1, 8, false},
-                                                         {r.header + 9, 7, false},
-                                                         {area, 1025, true}}, 4);
+    vqueue_set_chain(&driver.queue, 0,
+                     (struct buffer[]){{r.header, 1, false},
+                                       {r.header + 1, 8, false},
+                                       {r.header + 9, 7, false},
+                                       {area, 1025, true}},
+                     4);
     vqueue_publish(&driver.queue, 0);
     vdriver_kick(&driver);
     assert_true(vdriver_wait_used(&driver, &head, &written));
@@ -313,9 +316,9 @@ static void test_framing(void **state)
     memcpy(guest_ram(area), guest_ram(w.header), 16);
     memset((uint8_t *)guest_ram(area) + 16, 0x77, 100);
     memset(guest_ram(w.data), 0x78, 412);
-    vqueue_set_chain(&driver.queue, 4, (struct buffer[]){{area, 116, false},
-                                                         {w.data, 412, false},
-                                                         {w.status, 1, true}}, 3);
+    vqueue_set_chain(
+        &driver.queue, 4,
+        (struct buffer[]){{area, 116, false}, {w.data, 412, false}, {w.status, 1, true}}, 3);
     vqueue_publish(&driver.queue, 4);
     vdriver_kick(&driver);
     assert_true(vdriver_wait_used(&driver, &head, &written));
@@ -526,7 +529,10 @@ static void test_wrap(void **state)
 #define VARIANT(n, ...)                                                                            \
     {                                                                                              \
         .name = "test_variant " n, .test_func = test_variant, .teardown_func = teardown,           \
-        .initial_state = &(struct variant) { __VA_ARGS__ }                                         \
+        .initial_state = &(struct variant)                                                         \
+        {                                                                                          \
+            __VA_ARGS__                                                                            \
+        }                                                                                          \
     }
 
 int main(void)

@@ -62,8 +62,8 @@ const char *blk_add_file(const char *more)
     check(write(fd, bytes, DISK_SIZE) == DISK_SIZE, "cannot write the disk");
     close(fd);
     free(bytes);
-    autofree char *text = xasprintf(
-        "driver=raw,node-name=disk,file.driver=file,file.filename=%s%s", path, more);
+    autofree char *text =
+        xasprintf("driver=raw,node-name=disk,file.driver=file,file.filename=%s%s", path, more);
     blk_add_node(text);
     return path;
 }
@@ -142,9 +142,8 @@ uint8_t blk_perform(struct vdriver *d, const struct blk_request *r)
     vdriver_kick(d);
     check(vdriver_wait_used(d, &head, &written), "a request does not come back");
     check(head == 0, "another head comes back");
-    check(written == (is_read(r) && blk_status(r) == 0 && r->type == VIRTIO_BLK_T_IN
-                          ? r->length + 1
-                          : written),
+    check(written == (is_read(r) && blk_status(r) == 0 && r->type == VIRTIO_BLK_T_IN ? r->length + 1
+                                                                                     : written),
           "the used length is wrong");
     return blk_status(r);
 }

@@ -7,7 +7,7 @@
 
 #include "vdriver.h"
 
-#define BLK_DEVFN PCI_DEVFN(3, 0)
+#define BLK_DEVFN    PCI_DEVFN(3, 0)
 #define BLK_IRQ_LINE 3 /* where INTA of slot 3 comes out */
 
 /* What a fresh disk holds. */

@@ -10,7 +10,7 @@
 #include "aio/notifier.h"
 #include "mem/machine_lock.h"
 
-#define ROUTES 64
+#define ROUTES    64
 #define FIRST_GSI ACCEL_GSI_PINS
 
 struct fake_accel fake_accel;
@@ -84,8 +84,9 @@ static void routes_commit(struct accel *accel)
 
     CHECK(machine_lock_held());
     for (int i = 0; i < ROUTES; i++) {
-        if (routes[i].used && (!routes[i].is_committed ||
-                               memcmp(&routes[i].msg, &routes[i].committed, sizeof(routes[i].msg)))) {
+        if (routes[i].used &&
+            (!routes[i].is_committed ||
+             memcmp(&routes[i].msg, &routes[i].committed, sizeof(routes[i].msg)))) {
             routes[i].committed = routes[i].msg;
             routes[i].is_committed = true;
             changed = true;

@@ -19,8 +19,8 @@ struct fake_disk {
     uint64_t size;
     int error[FAKE_OPS]; /* negative errno, or 0 */
     /* atomic */
-    _Atomic(bool) hold;            /* requests wait for fake_disk_release() */
-    _Atomic(unsigned) held;        /* how many wait */
+    _Atomic(bool) hold;     /* requests wait for fake_disk_release() */
+    _Atomic(unsigned) held; /* how many wait */
     _Atomic(unsigned) count[FAKE_OPS];
     _Atomic(uint64_t) last_offset, last_length; /* of what is no flush */
     _Atomic(unsigned) last_flags;

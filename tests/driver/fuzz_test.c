@@ -42,9 +42,27 @@ static uint64_t below(uint64_t limit)
 /* Numbers that are likely to be on an edge. */
 static uint64_t edge(void)
 {
-    static const uint64_t edges[] = {0, 1, 2, 15, 16, 255, 256, 257, 512, 4095, 4096, 0x7fff,
-                                     0x8000, 0xffff, 0x10000, 0x7fffffff, 0x80000000, UINT32_MAX,
-                                     UINT64_C(1) << 32, INT64_MAX, UINT64_MAX};
+    static const uint64_t edges[] = {0,
+                                     1,
+                                     2,
+                                     15,
+                                     16,
+                                     255,
+                                     256,
+                                     257,
+                                     512,
+                                     4095,
+                                     4096,
+                                     0x7fff,
+                                     0x8000,
+                                     0xffff,
+                                     0x10000,
+                                     0x7fffffff,
+                                     0x80000000,
+                                     UINT32_MAX,
+                                     UINT64_C(1) << 32,
+                                     INT64_MAX,
+                                     UINT64_MAX};
 
     switch (below(4)) {
     case 0:
@@ -128,10 +146,10 @@ static void fuzz_descriptor(void)
 
 static void good_request(void)
 {
-    static const uint32_t types[] = {VIRTIO_BLK_T_IN,    VIRTIO_BLK_T_OUT,     VIRTIO_BLK_T_FLUSH,
+    static const uint32_t types[] = {VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_FLUSH,
                                      VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_DISCARD};
     uint32_t type = types[below(ARRAY_SIZE(types))];
-    uint32_t length = type <= VIRTIO_BLK_T_OUT ? 512 * (1 + (uint32_t)below(8))
+    uint32_t length = type <= VIRTIO_BLK_T_OUT     ? 512 * (1 + (uint32_t)below(8))
                       : type == VIRTIO_BLK_T_FLUSH ? 0
                                                    : 16;
     uint64_t header = MiB + below(MiB) * 8;
@@ -308,8 +326,8 @@ static void fuzz(uint64_t seed, bool iothread)
     struct blk_request r = blk_request(VIRTIO_BLK_T_IN, 7, 512);
     assert_int_equal(blk_perform(&driver, &r), VIRTIO_BLK_S_OK);
     assert_memory_equal(guest_ram(r.data), fake_disk.data + 7 * 512, 512);
-    print_message("%u reads, %u writes, %u flushes, %u discards\n", fake_disk.count[0], fake_disk.count[1],
-                  fake_disk.count[2], fake_disk.count[3]);
+    print_message("%u reads, %u writes, %u flushes, %u discards\n", fake_disk.count[0],
+                  fake_disk.count[1], fake_disk.count[2], fake_disk.count[3]);
     /* Nobody writes into ROM. */
     for (uint64_t i = 0; i < RIG_ROM_SIZE; i++) {
         assert_int_equal(rig.rom.ram->host[i], 0);
@@ -347,8 +365,7 @@ static void test_fuzz(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        {.name = "test_fuzz, main loop", .test_func = test_fuzz,
-         .initial_state = &(bool){false}},
+        {.name = "test_fuzz, main loop", .test_func = test_fuzz, .initial_state = &(bool){false}},
         {.name = "test_fuzz, iothread", .test_func = test_fuzz, .initial_state = &(bool){true}},
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -372,22 +372,25 @@ static void test_write_through(void **state)
 }
 
 #define BOTH(test)                                                                                 \
-    {                                                                                              \
-        .name = #test ", main loop", .test_func = test, .teardown_func = teardown,                 \
-        .initial_state = &(bool){false}                                                            \
-    },                                                                                             \
+    {.name = #test ", main loop",                                                                  \
+     .test_func = test,                                                                            \
+     .teardown_func = teardown,                                                                    \
+     .initial_state = &(bool){false}},                                                             \
     {                                                                                              \
         .name = #test ", iothread", .test_func = test, .teardown_func = teardown,                  \
-        .initial_state = &(bool){true}                                                             \
+        .initial_state = &(bool)                                                                   \
+        {                                                                                          \
+            true                                                                                   \
+        }                                                                                          \
     }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        BOTH(test_reset_in_flight), BOTH(test_reset_many_times), BOTH(test_system_reset_in_flight),
-        BOTH(test_unplug_in_flight), BOTH(test_failed), BOTH(test_vm_stop),
-        BOTH(test_vm_stop_reset), BOTH(test_error_report), BOTH(test_error_ignore),
-        BOTH(test_error_stop), BOTH(test_error_stop_reset), BOTH(test_write_cache),
+        BOTH(test_reset_in_flight),  BOTH(test_reset_many_times), BOTH(test_system_reset_in_flight),
+        BOTH(test_unplug_in_flight), BOTH(test_failed),           BOTH(test_vm_stop),
+        BOTH(test_vm_stop_reset),    BOTH(test_error_report),     BOTH(test_error_ignore),
+        BOTH(test_error_stop),       BOTH(test_error_stop_reset), BOTH(test_write_cache),
         BOTH(test_write_through),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

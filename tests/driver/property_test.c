@@ -88,8 +88,8 @@ static void test_errors(void **state)
 static void test_one_disk_twice(void **state)
 {
     blk_add_device(&driver, "");
-    assert_non_null(strstr(rig_device_error("virtio-blk-pci,drive=disk"),
-                           "'disk' is already in use by 'vd'"));
+    assert_non_null(
+        strstr(rig_device_error("virtio-blk-pci,drive=disk"), "'disk' is already in use by 'vd'"));
     assert_string_equal(rig_device_error("virtio-blk-pci,drive=disk,addr=3,id=b"),
                         "PCI: slot 3 function 0 not available for virtio-blk-pci, in use by "
                         "virtio-blk-pci,id=vd");
@@ -182,9 +182,9 @@ static void test_aliases(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_errors),       TEST(test_one_disk_twice), TEST(test_identity),
-        TEST(test_no_vectors),   TEST(test_page_per_vq),    TEST(test_features_off),
-        TEST(test_queue_size),   TEST(test_aliases),
+        TEST(test_errors),     TEST(test_one_disk_twice), TEST(test_identity),
+        TEST(test_no_vectors), TEST(test_page_per_vq),    TEST(test_features_off),
+        TEST(test_queue_size), TEST(test_aliases),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

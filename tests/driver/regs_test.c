@@ -17,13 +17,13 @@
 #include "fake_disk.h"
 #include "hw/virtio/virtio.h"
 
-#define ACK VIRTIO_STATUS_ACKNOWLEDGE
-#define DRIVER VIRTIO_STATUS_DRIVER
-#define DRIVER_OK VIRTIO_STATUS_DRIVER_OK
+#define ACK         VIRTIO_STATUS_ACKNOWLEDGE
+#define DRIVER      VIRTIO_STATUS_DRIVER
+#define DRIVER_OK   VIRTIO_STATUS_DRIVER_OK
 #define FEATURES_OK VIRTIO_STATUS_FEATURES_OK
 #define NEEDS_RESET VIRTIO_STATUS_NEEDS_RESET
-#define FAILED VIRTIO_STATUS_FAILED
-#define V1 BIT64(VIRTIO_F_VERSION_1)
+#define FAILED      VIRTIO_STATUS_FAILED
+#define V1          BIT64(VIRTIO_F_VERSION_1)
 
 static struct vdriver driver;
 
@@ -177,7 +177,7 @@ static void test_queue_size(void **state)
 static void test_active_queue(void **state)
 {
     static const unsigned addresses[] = {
-        VIRTIO_PCI_COMMON_Q_DESCLO,  VIRTIO_PCI_COMMON_Q_DESCHI,  VIRTIO_PCI_COMMON_Q_AVAILLO,
+        VIRTIO_PCI_COMMON_Q_DESCLO,  VIRTIO_PCI_COMMON_Q_DESCHI, VIRTIO_PCI_COMMON_Q_AVAILLO,
         VIRTIO_PCI_COMMON_Q_AVAILHI, VIRTIO_PCI_COMMON_Q_USEDLO, VIRTIO_PCI_COMMON_Q_USEDHI,
     };
     static const uint16_t sizes[] = {0, 1, 2, 16, 32, 64, 128, 256, 1024};
@@ -300,9 +300,9 @@ static void test_readonly_registers(void **state)
                                        VIRTIO_PCI_COMMON_CFGGENERATION, VIRTIO_PCI_COMMON_Q_NOFF};
 
     for (unsigned i = 0; i < ARRAY_SIZE(offsets); i++) {
-        unsigned size = offsets[i] == VIRTIO_PCI_COMMON_DF               ? 4
+        unsigned size = offsets[i] == VIRTIO_PCI_COMMON_DF              ? 4
                         : offsets[i] == VIRTIO_PCI_COMMON_CFGGENERATION ? 1
-                                                                         : 2;
+                                                                        : 2;
         uint64_t before = common_read(&driver, offsets[i], size);
         common_write(&driver, offsets[i], ~before, size);
         assert_int_equal(common_read(&driver, offsets[i], size), before);
@@ -393,10 +393,9 @@ static void test_window(void **state)
         uint8_t bar;
         uint32_t offset, length;
     } bad[] = {
-        {0, 0x14, 1}, {1, 0, 4}, {5, 0, 4}, {255, 0, 4},
-        {4, 0, 0}, {4, 0, 3}, {4, 0, 5}, {4, 0, 8}, {4, 0, UINT32_MAX},
-        {4, 1, 2}, {4, 2, 4}, {4, 0x3fff, 4}, {4, 0x4000, 4}, {4, UINT32_MAX, 1},
-        {4, 0xfffffffc, 4},
+        {0, 0x14, 1}, {1, 0, 4},      {5, 0, 4},      {255, 0, 4},        {4, 0, 0},
+        {4, 0, 3},    {4, 0, 5},      {4, 0, 8},      {4, 0, UINT32_MAX}, {4, 1, 2},
+        {4, 2, 4},    {4, 0x3fff, 4}, {4, 0x4000, 4}, {4, UINT32_MAX, 1}, {4, 0xfffffffc, 4},
     };
 
     set_window(4, VIRTIO_PCI_COMMON_STATUS, 1);
@@ -555,7 +554,10 @@ static void test_garbage(void **state)
 #define GARBAGE(n, p)                                                                              \
     {                                                                                              \
         .name = "test_garbage " n, .test_func = test_garbage, .setup_func = setup_garbage,         \
-        .teardown_func = teardown, .initial_state = &(enum phase){p}                               \
+        .teardown_func = teardown, .initial_state = &(enum phase)                                  \
+        {                                                                                          \
+            p                                                                                      \
+        }                                                                                          \
     }
 
 static int setup_garbage(void **state)

@@ -16,7 +16,7 @@
 #include "hw/virtio/virtio.h"
 #include "mem/dma.h"
 
-#define HOLE UINT64_C(0x40000000)
+#define HOLE     UINT64_C(0x40000000)
 #define INDIRECT BIT64(VIRTIO_F_RING_INDIRECT_DESC)
 
 static struct vdriver driver;
@@ -73,14 +73,14 @@ static void check_broken(const char *name)
 
 /* ---- chains --------------------------------------------------------------------------------- */
 
-#define NEXT VRING_DESC_F_NEXT
+#define NEXT  VRING_DESC_F_NEXT
 #define WRITE VRING_DESC_F_WRITE
 #define INDIR VRING_DESC_F_INDIRECT
 
 /* The chain of a read, one descriptor of which is spoilt; indirect: within a table. */
 struct chain_case {
     const char *name;
-    unsigned index; /* which descriptor of the three is replaced */
+    unsigned index;   /* which descriptor of the three is replaced */
     uint64_t address; /* 0: as it is */
     uint32_t length;
     int flags; /* -1: as they are */
@@ -322,9 +322,16 @@ static void test_misaligned_rings(void **state)
         unsigned ring;
         uint64_t address;
     } cases[] = {
-        {0, 0x10008}, {0, 0x10001}, {1, 0x10001}, {2, 0x10002}, {2, 0x10001},
-        {0, UINT64_MAX - 15}, {1, UINT64_MAX - 1}, {2, UINT64_MAX - 3},
-        {0, UINT64_MAX - 0xfff}, {2, UINT64_MAX - 0x7ff},
+        {0, 0x10008},
+        {0, 0x10001},
+        {1, 0x10001},
+        {2, 0x10002},
+        {2, 0x10001},
+        {0, UINT64_MAX - 15},
+        {1, UINT64_MAX - 1},
+        {2, UINT64_MAX - 3},
+        {0, UINT64_MAX - 0xfff},
+        {2, UINT64_MAX - 0x7ff},
     };
 
     start(*(bool *)*state, 0);
@@ -349,10 +356,16 @@ static void test_rings_not_in_ram(void **state)
         unsigned ring;
         uint64_t address;
     } cases[] = {
-        {0, HOLE}, {1, HOLE}, {2, HOLE},
-        {0, RIG_ECAM}, {1, RIG_ECAM}, {2, RIG_ECAM},
+        {0, HOLE},
+        {1, HOLE},
+        {2, HOLE},
+        {0, RIG_ECAM},
+        {1, RIG_ECAM},
+        {2, RIG_ECAM},
         {2, RIG_ROM}, /* the device writes it */
-        {0, RIG_RAM_SIZE - 4080}, {1, RIG_RAM_SIZE - 516}, {2, RIG_RAM_SIZE - 2052},
+        {0, RIG_RAM_SIZE - 4080},
+        {1, RIG_RAM_SIZE - 516},
+        {2, RIG_RAM_SIZE - 2052},
     };
 
     start(*(bool *)*state, 0);
@@ -436,22 +449,32 @@ static void test_remap(void **state)
 }
 
 #define BOTH(test)                                                                                 \
-    {                                                                                              \
-        .name = #test ", main loop", .test_func = test, .teardown_func = teardown,                 \
-        .initial_state = &(bool){false}                                                            \
-    },                                                                                             \
+    {.name = #test ", main loop",                                                                  \
+     .test_func = test,                                                                            \
+     .teardown_func = teardown,                                                                    \
+     .initial_state = &(bool){false}},                                                             \
     {                                                                                              \
         .name = #test ", iothread", .test_func = test, .teardown_func = teardown,                  \
-        .initial_state = &(bool){true}                                                             \
+        .initial_state = &(bool)                                                                   \
+        {                                                                                          \
+            true                                                                                   \
+        }                                                                                          \
     }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        BOTH(test_direct_chains), BOTH(test_indirect_chains), BOTH(test_indirect_tables),
-        BOTH(test_buffer_count), BOTH(test_avail), BOTH(test_same_head),
-        BOTH(test_misaligned_rings), BOTH(test_rings_not_in_ram), BOTH(test_overlapping),
-        BOTH(test_bus_master), BOTH(test_remap),
+        BOTH(test_direct_chains),
+        BOTH(test_indirect_chains),
+        BOTH(test_indirect_tables),
+        BOTH(test_buffer_count),
+        BOTH(test_avail),
+        BOTH(test_same_head),
+        BOTH(test_misaligned_rings),
+        BOTH(test_rings_not_in_ram),
+        BOTH(test_overlapping),
+        BOTH(test_bus_master),
+        BOTH(test_remap),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

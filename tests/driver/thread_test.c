@@ -223,7 +223,10 @@ static int teardown(void **state)
 #define VARIANT(n, ...)                                                                            \
     {                                                                                              \
         .name = "test_threads " n, .test_func = test_threads, .teardown_func = teardown,           \
-        .initial_state = &(struct variant) { __VA_ARGS__ }                                         \
+        .initial_state = &(struct variant)                                                         \
+        {                                                                                          \
+            __VA_ARGS__                                                                            \
+        }                                                                                          \
     }
 
 int main(void)
@@ -232,8 +235,8 @@ int main(void)
         VARIANT("main loop, irqfd", .irqfd = true, .requests = 2000),
         VARIANT("main loop, msix", .requests = 2000),
         VARIANT("iothread, irqfd", .irqfd = true, .iothread = true, .requests = 2000),
-        VARIANT("iothread, polling, event index", .irqfd = true, .iothread = true,
-                .polling = true, .event_idx = true, .requests = 2000),
+        VARIANT("iothread, polling, event index", .irqfd = true, .iothread = true, .polling = true,
+                .event_idx = true, .requests = 2000),
         VARIANT("iothread, msix, event index", .iothread = true, .event_idx = true,
                 .requests = 2000),
         VARIANT("iothread, irqfd, masks", .irqfd = true, .iothread = true, .masks = true,

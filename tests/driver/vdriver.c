@@ -167,8 +167,7 @@ void vdriver_setup_queue(struct vdriver *d, unsigned size, bool msix)
         common_write(d, VIRTIO_PCI_COMMON_Q_MSIX, 1, 2);
         check(common_read(d, VIRTIO_PCI_COMMON_Q_MSIX, 2) == 1, "the queue takes no vector");
     }
-    d->doorbell =
-        d->notify + common_read(d, VIRTIO_PCI_COMMON_Q_NOFF, 2) * d->notify_multiplier;
+    d->doorbell = d->notify + common_read(d, VIRTIO_PCI_COMMON_Q_NOFF, 2) * d->notify_multiplier;
     common_write(d, VIRTIO_PCI_COMMON_Q_ENABLE, 1, 2);
     check(common_read(d, VIRTIO_PCI_COMMON_Q_ENABLE, 2) == 1, "the queue cannot be enabled");
 }
@@ -265,8 +264,7 @@ uint16_t vqueue_avail_event(const struct vqueue *q)
 
 void vqueue_set_used_event(struct vqueue *q, uint16_t index)
 {
-    __atomic_store_n((uint16_t *)guest_ram(q->at.avail + 4 + 2 * q->size), index,
-                     __ATOMIC_SEQ_CST);
+    __atomic_store_n((uint16_t *)guest_ram(q->at.avail + 4 + 2 * q->size), index, __ATOMIC_SEQ_CST);
 }
 
 bool vqueue_take_used(struct vqueue *q, uint32_t *head, uint32_t *length)

@@ -89,7 +89,7 @@ void vqueue_set_used_event(struct vqueue *q, uint16_t index);
 /* The next used entry: false if there is none. */
 bool vqueue_take_used(struct vqueue *q, uint32_t *head, uint32_t *length);
 bool vqueue_wants_kick(const struct vqueue *q);
-void vdriver_kick(struct vdriver *d);         /* always */
+void vdriver_kick(struct vdriver *d); /* always */
 void vdriver_kick_if_wanted(struct vdriver *d);
 /* Waits for the next used entry. */
 bool vdriver_wait_used(struct vdriver *d, uint32_t *head, uint32_t *length);

@@ -315,7 +315,7 @@ static void test_damaged_headers(void **state)
 {
     struct fixture *f = *state;
     uint8_t image[ELF_SIZE];
-    static const uint8_t values[] = { 0x00, 0x7f, 0x80, 0xff };
+    static const uint8_t values[] = {0x00, 0x7f, 0x80, 0xff};
 
     for (size_t i = 7; i < NOTE + 20; i++) {
         if (i >= 64 + 112 && i < NOTE) {
@@ -343,7 +343,7 @@ static void test_damaged_headers(void **state)
 static void test_multiboot_addresses(void **state)
 {
     struct fixture *f = *state;
-    uint8_t image[4096] = { 0 };
+    uint8_t image[4096] = {0};
     struct x86_state *cpu = xnew(struct x86_state);
     uint64_t modules;
 
@@ -399,9 +399,9 @@ static void test_files(void **state)
     static const struct {
         const char *path, *error;
     } cases[] = {
-        { "/nonexistent", "could not open kernel '/nonexistent'" },
-        { "/tmp", "is a directory" },
-        { "/dev/null", "is not a regular file" },
+        {"/nonexistent", "could not open kernel '/nonexistent'"},
+        {"/tmp", "is a directory"},
+        {"/dev/null", "is not a regular file"},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -463,9 +463,9 @@ static int group_teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_bzimage),        TEST(test_bzimage_refused),     TEST(test_pvh),
-        TEST(test_elf_refused),    TEST(test_outside_of_ram),      TEST(test_damaged_headers),
-        TEST(test_files),          TEST(test_multiboot_addresses), TEST(test_loader_overlap),
+        TEST(test_bzimage),     TEST(test_bzimage_refused),     TEST(test_pvh),
+        TEST(test_elf_refused), TEST(test_outside_of_ram),      TEST(test_damaged_headers),
+        TEST(test_files),       TEST(test_multiboot_addresses), TEST(test_loader_overlap),
         TEST(test_e820),
     };
 

@@ -162,8 +162,8 @@ static void test_assign_no_room(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_free_slots), TEST(test_taken_slots), TEST(test_full_bus), TEST(test_assign),
-        TEST(test_assign_low), TEST(test_assign_no_room),
+        TEST(test_free_slots), TEST(test_taken_slots), TEST(test_full_bus),
+        TEST(test_assign),     TEST(test_assign_low),  TEST(test_assign_no_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,8 +4,8 @@
 
 #include <linux/pci_regs.h>
 #include <stdio.h>
-#include <string.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -13,7 +13,7 @@
 #include "mem/dma.h"
 #include "mem/machine_lock.h"
 
-#define DEVFN PCI_DEVFN(3, 0)
+#define DEVFN  PCI_DEVFN(3, 0)
 #define IO     PCI_COMMAND_IO
 #define MEMORY PCI_COMMAND_MEMORY
 #define MASTER PCI_COMMAND_MASTER
@@ -40,8 +40,8 @@ static void test_header(void **state)
 static void test_masks(void **state)
 {
     struct probe *probe = kit_add("pci-probe,addr=3");
-    static const uint8_t readonly[] = {0, 1, 2, 3, 8, 9, 10, 11, 13, 14, 0x2c, 0x2e, 0x34, 0x3d,
-                                       0x3e, 0x3f};
+    static const uint8_t readonly[] = {0,  1,  2,    3,    8,    9,    10,   11,
+                                       13, 14, 0x2c, 0x2e, 0x34, 0x3d, 0x3e, 0x3f};
 
     for (unsigned i = 0; i < ARRAY_SIZE(readonly); i++) {
         uint8_t before = (uint8_t)kit_read(DEVFN, readonly[i], 1);
@@ -74,7 +74,7 @@ static void test_bar_sizing(void **state)
         uint32_t sized;
     } cases[] = {
         {0x10, 0xfffffff1}, {0x14, 0xfffff000}, {0x18, 0xfff0000c}, {0x1c, 0xffffffff},
-        {0x20, 0}, {0x24, 0}, {0x30, 0},
+        {0x20, 0},          {0x24, 0},          {0x30, 0},
     };
     set_command(IO | MEMORY);
     for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {

@@ -44,7 +44,7 @@ struct probe {
 extern struct kit kit;
 extern const struct device_type probe_type; /* "pci-probe" */
 
-int kit_setup(void **state);         /* an express bus */
+int kit_setup(void **state); /* an express bus */
 int kit_setup_conventional(void **state);
 int kit_teardown(void **state);
 

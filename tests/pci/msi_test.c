@@ -14,9 +14,9 @@
 #include "mem/machine_lock.h"
 #include "pci/msix.h"
 
-#define DEVFN PCI_DEVFN(3, 0)
-#define TABLE UINT64_C(0xe0000000)
-#define PBA   (TABLE + 0x800)
+#define DEVFN   PCI_DEVFN(3, 0)
+#define TABLE   UINT64_C(0xe0000000)
+#define PBA     (TABLE + 0x800)
 #define ENABLE  PCI_MSIX_FLAGS_ENABLE
 #define MASKALL PCI_MSIX_FLAGS_MASKALL
 
@@ -345,6 +345,24 @@ static void test_changed_message(void **state)
     assert_int_equal(fake_accel.commits, 3);
 }
 
+/* All vectors change under the function's mask: one commit. */
+static void test_changed_together(void **state)
+{
+    assert_true(set_notifiers(0, 1, 2));
+    set_flags(ENABLE | MASKALL);
+    for (unsigned v = 0; v < 3; v++) {
+        kit_set_mem(TABLE + v * 16 + 8, 0x70 + v, 4);
+    }
+    assert_int_equal(fake_accel.commits, 1);
+    set_flags(ENABLE);
+    assert_int_equal(fake_accel.commits, 2);
+    assert_int_equal(fake_accel.attached, 3);
+    for (unsigned v = 0; v < 3; v++) {
+        signal_notifier(v);
+        assert_int_equal(fake_accel.injected[0x70 + v], 1);
+    }
+}
+
 static void test_no_irqfd(void **state)
 {
     fake_accel.accel.has_irqfd = false;
@@ -424,8 +442,8 @@ static void test_races(void **state)
     assert_false(is_pending(0));
 }
 
-#define MSI(t) cmocka_unit_test_setup_teardown(t, setup_msi, kit_teardown)
-#define MSIX(t) cmocka_unit_test_setup_teardown(t, setup_msix, kit_teardown)
+#define MSI(t)       cmocka_unit_test_setup_teardown(t, setup_msi, kit_teardown)
+#define MSIX(t)      cmocka_unit_test_setup_teardown(t, setup_msix, kit_teardown)
 #define NOTIFIERS(t) cmocka_unit_test_setup_teardown(t, setup_notifiers, teardown_notifiers)
 
 int main(void)
@@ -440,6 +458,7 @@ int main(void)
         NOTIFIERS(test_shared_vector),
         NOTIFIERS(test_masked_notifier),
         NOTIFIERS(test_changed_message),
+        NOTIFIERS(test_changed_together),
         NOTIFIERS(test_no_irqfd),
         NOTIFIERS(test_reset_with_notifiers),
         NOTIFIERS(test_races),

@@ -20,8 +20,8 @@
 
 /* For main_work. */
 #define WORK_STOPPED 1u
-#define WORK_BROKEN 2u
-#define WORK_CONFIG 4u
+#define WORK_BROKEN  2u
+#define WORK_CONFIG  4u
 
 static void log_misuse(const struct virtio_device *vdev, const char *what)
 {
@@ -220,8 +220,7 @@ void virtio_set_status(struct virtio_device *vdev, uint8_t status)
     if (added & VIRTIO_STATUS_FEATURES_OK && !accept_features(vdev)) {
         added &= (uint8_t)~VIRTIO_STATUS_FEATURES_OK;
     }
-    if (added & VIRTIO_STATUS_DRIVER_OK &&
-        !((vdev->status | added) & VIRTIO_STATUS_FEATURES_OK)) {
+    if (added & VIRTIO_STATUS_DRIVER_OK && !((vdev->status | added) & VIRTIO_STATUS_FEATURES_OK)) {
         log_misuse(vdev, "DRIVER_OK without FEATURES_OK");
         added &= (uint8_t)~VIRTIO_STATUS_DRIVER_OK;
     }

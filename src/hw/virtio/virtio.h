@@ -41,20 +41,20 @@ struct vmstate;
 
 /* Device status, 2.1. */
 #define VIRTIO_STATUS_ACKNOWLEDGE 1
-#define VIRTIO_STATUS_DRIVER 2
-#define VIRTIO_STATUS_DRIVER_OK 4
+#define VIRTIO_STATUS_DRIVER      2
+#define VIRTIO_STATUS_DRIVER_OK   4
 #define VIRTIO_STATUS_FEATURES_OK 8
 #define VIRTIO_STATUS_NEEDS_RESET 64
-#define VIRTIO_STATUS_FAILED 128
+#define VIRTIO_STATUS_FAILED      128
 
 /* Feature bits, chapter 6. */
 #define VIRTIO_F_RING_INDIRECT_DESC 28
-#define VIRTIO_F_RING_EVENT_IDX 29
-#define VIRTIO_F_VERSION_1 32
-#define VIRTIO_F_ACCESS_PLATFORM 33
+#define VIRTIO_F_RING_EVENT_IDX     29
+#define VIRTIO_F_VERSION_1          32
+#define VIRTIO_F_ACCESS_PLATFORM    33
 
 /* ISR status, 4.1.4.5. */
-#define VIRTIO_ISR_QUEUE 1
+#define VIRTIO_ISR_QUEUE  1
 #define VIRTIO_ISR_CONFIG 2
 
 struct virtio_device;
@@ -105,7 +105,8 @@ struct virtio_transport_ops {
     void (*notify_config)(struct virtio_device *vdev);
     /* Machine lock held: doorbells to ioeventfd, interrupts to irqfd, on and off. */
     void (*set_notifiers)(struct virtio_device *vdev, bool on);
-    void (*reset)(struct virtio_device *vdev); /* registers of its own; machine lock held, stopped */
+    void (*reset)(
+        struct virtio_device *vdev); /* registers of its own; machine lock held, stopped */
 };
 
 enum virtio_run { VIRTIO_STOPPED, VIRTIO_STARTED, VIRTIO_STOPPING };
@@ -132,8 +133,8 @@ struct virtio_device {
     /* machine state, also read by others */
     _Atomic(uint16_t) config_vector;
     /* atomic */
-    _Atomic(uint8_t) isr;       /* VIRTIO_ISR_* */
-    _Atomic(bool) broken;       /* set by the loop; NEEDS_RESET is raised by the main loop */
+    _Atomic(uint8_t) isr;        /* VIRTIO_ISR_* */
+    _Atomic(bool) broken;        /* set by the loop; NEEDS_RESET is raised by the main loop */
     _Atomic(unsigned) main_work; /* for main_bh */
 };
 

@@ -13,7 +13,7 @@
 #include "base/range.h"
 #include "device/iothread.h"
 
-#define SECTOR 512
+#define SECTOR          512
 #define SEG_MAX_DEFAULT (128 - 2)
 /* Secure erase, behind it, is not offered. */
 #define CONFIG_SIZE offsetof(struct virtio_blk_config, max_secure_erase_sectors)
@@ -23,8 +23,8 @@
 static uint64_t blk_features(struct virtio_device *vdev)
 {
     const struct virtio_blk *blk = virtio_blk_of(vdev);
-    uint64_t features = BIT64(VIRTIO_BLK_F_SEG_MAX) | BIT64(VIRTIO_BLK_F_BLK_SIZE) |
-                        BIT64(VIRTIO_BLK_F_TOPOLOGY);
+    uint64_t features =
+        BIT64(VIRTIO_BLK_F_SEG_MAX) | BIT64(VIRTIO_BLK_F_BLK_SIZE) | BIT64(VIRTIO_BLK_F_TOPOLOGY);
     bool readonly = backend_is_readonly(blk->conf.backend);
 
     if (blk->config_wce) {
@@ -144,11 +144,15 @@ static bool check_properties(struct virtio_blk *blk, struct error **errp)
     } else if (blk->queue_size <= 2) {
         error_set(errp, "invalid queue-size property (%u), must be > 2", blk->queue_size);
     } else if (!blk->max_discard_sectors || blk->max_discard_sectors > 0x3fffff) {
-        error_set(errp, "invalid max-discard-sectors property (%" PRIu32 "), must be between 1 and "
-                        "%d", blk->max_discard_sectors, 0x3fffff);
+        error_set(errp,
+                  "invalid max-discard-sectors property (%" PRIu32 "), must be between 1 and "
+                  "%d",
+                  blk->max_discard_sectors, 0x3fffff);
     } else if (!blk->max_write_zeroes_sectors || blk->max_write_zeroes_sectors > 0x3fffff) {
-        error_set(errp, "invalid max-write-zeroes-sectors property (%" PRIu32 "), must be between "
-                        "1 and %d", blk->max_write_zeroes_sectors, 0x3fffff);
+        error_set(errp,
+                  "invalid max-write-zeroes-sectors property (%" PRIu32 "), must be between "
+                  "1 and %d",
+                  blk->max_write_zeroes_sectors, 0x3fffff);
     } else {
         return true;
     }

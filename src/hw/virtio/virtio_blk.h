@@ -26,14 +26,14 @@ struct virtio_blk_request {
     struct virtq_element element;
     struct virtio_blk *blk; /* constant */
     /* the loop */
-    uint32_t type;           /* VIRTIO_BLK_T_* */
-    uint64_t offset, length; /* bytes of the disk */
-    unsigned flags;          /* BLOCK_REQ_* */
-    uint8_t *status;         /* in guest memory */
-    uint64_t written;        /* bytes of the chain, with the status, if all goes well */
+    uint32_t type;            /* VIRTIO_BLK_T_* */
+    uint64_t offset, length;  /* bytes of the disk */
+    unsigned flags;           /* BLOCK_REQ_* */
+    uint8_t *status;          /* in guest memory */
+    uint64_t written;         /* bytes of the chain, with the status, if all goes well */
     const struct iovec *data; /* in element.iov or odd */
     unsigned data_count;
-    struct virtio_blk_iov odd, joint; /* lists of its own: of odd layouts, of merged requests */
+    struct virtio_blk_iov odd, joint;  /* lists of its own: of odd layouts, of merged requests */
     struct virtio_blk_request *merged; /* the next of those that went to the backend as one */
     struct virtio_blk_request *next;   /* of the free or the parked ones */
 };

@@ -21,9 +21,9 @@
 #include "hw/virtio/virtio_blk.h"
 #include "trace/trace.h"
 
-#define SECTOR 512
-#define HEADER_SIZE sizeof(struct virtio_blk_outhdr)
-#define MERGE_IOV_MAX 1024            /* IOV_MAX */
+#define SECTOR          512
+#define HEADER_SIZE     sizeof(struct virtio_blk_outhdr)
+#define MERGE_IOV_MAX   1024 /* IOV_MAX */
 #define MERGE_BYTES_MAX (16 * MiB)
 
 /* ---- the pool ------------------------------------------------------------------------------- */
@@ -166,8 +166,8 @@ static void submit(struct virtio_blk_request *request, const struct block_iov *i
         backend_aio_discard(be, request->offset, request->length, request_done, request);
         break;
     default:
-        backend_aio_write_zeroes(be, request->offset, request->length, request->flags,
-                                 request_done, request);
+        backend_aio_write_zeroes(be, request->offset, request->length, request->flags, request_done,
+                                 request);
         break;
     }
 }
@@ -265,8 +265,8 @@ static void add_to_batch(struct virtio_blk_request *request)
         submit_alone(request);
         return;
     }
-    if (blk->batch_count && (blk->batch[0]->type != request->type ||
-                             blk->batch_count == VIRTIO_BLK_BATCH)) {
+    if (blk->batch_count &&
+        (blk->batch[0]->type != request->type || blk->batch_count == VIRTIO_BLK_BATCH)) {
         submit_batch(blk);
     }
     blk->batch[blk->batch_count++] = request;
@@ -369,8 +369,8 @@ static uint8_t parse_segment(struct virtio_blk_request *request)
     uint64_t size = element->out_bytes - HEADER_SIZE;
     struct virtio_blk_discard_write_zeroes segment;
 
-    if (!virtio_has_feature(&blk->vdev, is_discard ? VIRTIO_BLK_F_DISCARD
-                                                   : VIRTIO_BLK_F_WRITE_ZEROES) ||
+    if (!virtio_has_feature(&blk->vdev,
+                            is_discard ? VIRTIO_BLK_F_DISCARD : VIRTIO_BLK_F_WRITE_ZEROES) ||
         size > sizeof(segment)) { /* max_discard_seg is 1 */
         return VIRTIO_BLK_S_UNSUPP;
     }
@@ -452,7 +452,8 @@ static bool start_request(struct virtio_blk_request *request)
 
 /* ---- the queue ------------------------------------------------------------------------------ */
 
-/* At most a queue full at once: the loop's other handlers have their turn. */
+/* At most a queue full at once, and no more looks than that at an index that the driver turns back
+ * and forth: the loop's other handlers have their turn. */
 void virtio_blk_handle_queue(struct virtio_queue *queue)
 {
     struct virtio_blk *blk = virtio_blk_of(queue->vdev);
@@ -475,13 +476,13 @@ void virtio_blk_handle_queue(struct virtio_queue *queue)
                 result = VIRTQ_BROKEN;
             }
         } while (result == VIRTQ_POPPED && --budget);
-    } while (result == VIRTQ_EMPTY && virtio_queue_end(queue));
+    } while (result == VIRTQ_EMPTY && virtio_queue_end(queue) && --budget);
     submit_batch(blk);
     blk->is_popping = false;
     notify_soon(blk);
     if (result == VIRTQ_BROKEN) {
         virtio_break(&blk->vdev, vq->broken_why);
-    } else if (result == VIRTQ_POPPED) {
+    } else if (!budget) {
         virtio_queue_kick(queue); /* the rest next time */
     }
 }

@@ -119,8 +119,8 @@ static void set_irqfds(struct virtio_pci *vpci, bool on)
     }
     for (unsigned i = 0; i < vdev->queue_count; i++) {
         notifiers[i] = &vdev->queues[i].interrupt;
-        vectors[i] = vdev->queues[i].enabled ? atomic_load(&vdev->queues[i].vector)
-                                             : VIRTIO_NO_VECTOR;
+        vectors[i] =
+            vdev->queues[i].enabled ? atomic_load(&vdev->queues[i].vector) : VIRTIO_NO_VECTOR;
     }
     atomic_store(&vpci->irqfds_on,
                  msix_set_notifiers(&vpci->pci, notifiers, vectors, vdev->queue_count));
@@ -203,12 +203,13 @@ static void add_capabilities(struct virtio_pci *vpci)
     add_capability(vpci, VIRTIO_PCI_CAP_COMMON_CFG, COMMON_OFFSET, PART_SIZE, size);
     add_capability(vpci, VIRTIO_PCI_CAP_ISR_CFG, ISR_OFFSET, PART_SIZE, size);
     add_capability(vpci, VIRTIO_PCI_CAP_DEVICE_CFG, DEVICE_OFFSET, PART_SIZE, size);
-    uint8_t notify = add_capability(vpci, VIRTIO_PCI_CAP_NOTIFY_CFG, NOTIFY_OFFSET,
-                                    vpci->doorbell_stride * DOORBELL_MAX,
-                                    sizeof(struct virtio_pci_notify_cap));
+    uint8_t notify =
+        add_capability(vpci, VIRTIO_PCI_CAP_NOTIFY_CFG, NOTIFY_OFFSET,
+                       vpci->doorbell_stride * DOORBELL_MAX, sizeof(struct virtio_pci_notify_cap));
     store_le32(vpci->pci.config + notify + VIRTIO_PCI_NOTIFY_CAP_MULT, vpci->doorbell_stride);
 
-    vpci->window = add_capability(vpci, VIRTIO_PCI_CAP_PCI_CFG, 0, 0, sizeof(struct virtio_pci_cfg_cap));
+    vpci->window =
+        add_capability(vpci, VIRTIO_PCI_CAP_PCI_CFG, 0, 0, sizeof(struct virtio_pci_cfg_cap));
     writable = vpci->pci.writable + vpci->window;
     vpci->pci.config[vpci->window + VIRTIO_PCI_CAP_BAR] = 0;
     writable[VIRTIO_PCI_CAP_BAR] = 0xff;
@@ -228,10 +229,10 @@ static void init_bar(struct virtio_pci *vpci)
     mem_region_init_container(&vpci->bar, "virtio-pci", size);
     mem_region_init_io(&vpci->common, "virtio-pci-common", PART_SIZE, &virtio_pci_common_ops, vpci);
     mem_region_init_io(&vpci->isr, "virtio-pci-isr", PART_SIZE, &virtio_pci_isr_ops, vpci);
-    mem_region_init_io(&vpci->device_config, "virtio-pci-device", PART_SIZE,
-                       &virtio_pci_device_ops, vpci);
-    mem_region_init_io(&vpci->doorbells, "virtio-pci-notify", doorbells,
-                       &virtio_pci_doorbell_ops, vpci);
+    mem_region_init_io(&vpci->device_config, "virtio-pci-device", PART_SIZE, &virtio_pci_device_ops,
+                       vpci);
+    mem_region_init_io(&vpci->doorbells, "virtio-pci-notify", doorbells, &virtio_pci_doorbell_ops,
+                       vpci);
     mem_transaction_begin();
     mem_region_add(&vpci->bar, COMMON_OFFSET, &vpci->common);
     mem_region_add(&vpci->bar, ISR_OFFSET, &vpci->isr);
@@ -279,11 +280,15 @@ bool virtio_pci_check(struct virtio_pci *vpci, struct error **errp)
     static const char later[] = "; leave it out";
 
     if (vpci->disable_modern) {
-        error_set(errp, "%s: disable-modern=on is not possible: only modern virtio devices are "
-                        "supported%s", name, later);
+        error_set(errp,
+                  "%s: disable-modern=on is not possible: only modern virtio devices are "
+                  "supported%s",
+                  name, later);
     } else if (vpci->disable_legacy == ON_OFF_AUTO_OFF) {
-        error_set(errp, "%s: disable-legacy=off is not possible: only modern virtio devices are "
-                        "supported; use disable-legacy=on or leave it out", name);
+        error_set(errp,
+                  "%s: disable-legacy=off is not possible: only modern virtio devices are "
+                  "supported; use disable-legacy=on or leave it out",
+                  name);
     } else if (vpci->iommu_platform) {
         error_set(errp, "%s: iommu_platform=on needs an IOMMU, which this machine lacks%s", name,
                   later);

@@ -5,8 +5,8 @@
 
 #include "hw/virtio/virtio_pci.h"
 
-extern const struct mem_region_ops virtio_pci_common_ops, virtio_pci_isr_ops,
-    virtio_pci_device_ops, virtio_pci_doorbell_ops;
+extern const struct mem_region_ops virtio_pci_common_ops, virtio_pci_isr_ops, virtio_pci_device_ops,
+    virtio_pci_doorbell_ops;
 
 /* Machine lock held. */
 void virtio_pci_update_intx(struct virtio_pci *vpci);

@@ -299,8 +299,8 @@ void virtio_pci_config_written(struct pci_device *pci, uint32_t offset, unsigned
     if (vpci->vdev && range_overlaps(offset, size, vpci->window + WINDOW_DATA, 4)) {
         struct mem_region *part = window_target(vpci, &at, &length);
         if (part) {
-            mem_region_dispatch_write(part, at, load_le(pci->config + vpci->window + WINDOW_DATA,
-                                                        length), length);
+            mem_region_dispatch_write(
+                part, at, load_le(pci->config + vpci->window + WINDOW_DATA, length), length);
         }
     }
     bool msix = msix_enabled(pci);

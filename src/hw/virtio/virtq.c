@@ -191,8 +191,7 @@ void virtq_reset(struct virtq *vq)
 
 bool virtq_has_work(const struct virtq *vq)
 {
-    return !vq->broken && vq->avail &&
-           guest_load16(vq->avail + RING_INDEX) != vq->last_avail;
+    return !vq->broken && vq->avail && guest_load16(vq->avail + RING_INDEX) != vq->last_avail;
 }
 
 enum virtq_pop_result virtq_pop(struct virtq *vq, struct virtq_element *element)

@@ -24,9 +24,9 @@
 
 #include "mem/dma.h"
 
-#define VIRTQ_SIZE_MAX 1024
-#define VIRTQ_IOV_MAX 1024      /* buffers of a chain, after splitting at region ends */
-#define VIRTQ_INLINE_IOV 16     /* buffers of a chain that need no allocation */
+#define VIRTQ_SIZE_MAX   1024
+#define VIRTQ_IOV_MAX    1024 /* buffers of a chain, after splitting at region ends */
+#define VIRTQ_INLINE_IOV 16   /* buffers of a chain that need no allocation */
 
 /* A chain that was popped: device-readable buffers, then device-writable ones. A device's request
  * embeds it; the memory for long chains stays with the element for the next request. */
@@ -34,9 +34,9 @@ struct virtq_element {
     /* set by virtq_pop() */
     uint64_t id; /* request id for tracing */
     uint16_t head;
-    unsigned out_count, in_count;     /* buffers readable, writable */
-    uint64_t out_bytes, in_bytes;     /* their sums */
-    const struct iovec *out, *in;     /* mapped */
+    unsigned out_count, in_count; /* buffers readable, writable */
+    uint64_t out_bytes, in_bytes; /* their sums */
+    const struct iovec *out, *in; /* mapped */
     /* virtq.c */
     struct iovec *iov; /* all of them */
     unsigned capacity;
@@ -60,10 +60,10 @@ struct virtq {
     struct ram_block *used_block;
     uint64_t used_offset; /* in used_block */
     uint64_t map_generation;
-    uint16_t last_avail;      /* next head to pop */
-    uint16_t used_index;      /* next used entry to write */
-    uint16_t published;       /* what the driver sees of used_index */
-    uint16_t signalled_used;  /* used_index at the last interrupt */
+    uint16_t last_avail;     /* next head to pop */
+    uint16_t used_index;     /* next used entry to write */
+    uint16_t published;      /* what the driver sees of used_index */
+    uint16_t signalled_used; /* used_index at the last interrupt */
     bool signalled_used_valid;
     uint16_t in_flight; /* popped and not pushed */
     bool broken;
@@ -76,7 +76,7 @@ bool virtq_is_sane(const struct virtq *vq);
 /* Maps the rings. False: not sane, or not in RAM that can be written where that is needed. Indices
  * stay what they are; virtq_reset() makes them 0. */
 bool virtq_start(struct virtq *vq);
-void virtq_stop(struct virtq *vq); /* unmaps */
+void virtq_stop(struct virtq *vq);  /* unmaps */
 void virtq_reset(struct virtq *vq); /* stopped: forgets everything but `as` */
 
 enum virtq_pop_result virtq_pop(struct virtq *vq, struct virtq_element *element);

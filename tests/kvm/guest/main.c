@@ -3,13 +3,14 @@
  * The hand-written guest. Command line: mode=0 verify (writes a pattern over the disk, reads it
  * back), mode=1 read benchmark; depth=, count=, halt=1 (wait by hlt instead of spinning), opens=
  * (how often the driver initialises the device). mode=2 and mode=3: stress.c.
+ * mode=4: endless output.
  *
  * Serial: "READY", "START", "END requests interrupts", then isa-debug-exit 0x10 for success.
  */
 #include "guest.h"
 
-#define VECTOR 0x40
-#define BLOCK 4096
+#define VECTOR    0x40
+#define BLOCK     4096
 #define DEPTH_MAX 64
 
 static uint8_t buffer[DEPTH_MAX][BLOCK] __attribute__((aligned(4096)));
@@ -98,8 +99,7 @@ static void run(struct disk *disk, unsigned depth, uint64_t count, uint64_t bloc
                 if (is_write) {
                     fill(slot, block_of[slot]);
                 }
-                disk_submit(slot, is_write, block_of[slot] * (BLOCK / 512), buffer[slot],
-                            BLOCK);
+                disk_submit(slot, is_write, block_of[slot] * (BLOCK / 512), buffer[slot], BLOCK);
                 submitted = true;
             }
         } while ((slot = disk_done(disk, &ok)) >= 0);
@@ -127,6 +127,9 @@ void guest_main(void)
     }
     if (option("mode", 1) == 3) {
         garbage();
+    }
+    while (option("mode", 1) == 4) {
+        print("This line comes again and again.\n");
     }
     for (uint64_t i = 0; i < option("opens", 1); i++) {
         /* Another vector each time: its interrupt route changes. */

@@ -16,10 +16,10 @@
  */
 #include "guest.h"
 
-#define BLOCK 4096
-#define DEPTH_MAX 64
-#define VECTOR 0x40
-#define MAGIC 0x6c656467
+#define BLOCK      4096
+#define DEPTH_MAX  64
+#define VECTOR     0x40
+#define MAGIC      0x6c656467
 #define BLOCKS_MAX 65536
 
 struct ledger {
@@ -95,9 +95,11 @@ static void check(unsigned slot, uint64_t block)
 static void reset_machine(unsigned how)
 {
     switch (how % 4) {
-    case 0:
-        outb(0xcf9, 2);
-        outb(0xcf9, 6);
+    case 0: /* asking again and again is one reset */
+        for (unsigned i = 0; i < 2000000; i++) {
+            outb(0xcf9, 2);
+            outb(0xcf9, 6);
+        }
         break;
     case 1:
         outb(0x64, 0xfe);
@@ -280,8 +282,9 @@ _Noreturn void endless_io(void)
 static uint32_t value(void)
 {
     static const uint32_t special[] = {
-        0, 1, 2, 4, 6, 7, 0xff, 0xffff, ~0u, 0x80000000, 0x7fffffff, 0xfee00000, 0xfec00000,
-        0xb0000000, 0xfff00000, 0xe0000, 0xa0000, 0x100000, 0x2000000, 0xfebf0000, 0xc000, 0xcf8,
+        0,       1,          2,          4,          6,          7,          0xff,       0xffff,
+        ~0u,     0x80000000, 0x7fffffff, 0xfee00000, 0xfec00000, 0xb0000000, 0xfff00000, 0xe0000,
+        0xa0000, 0x100000,   0x2000000,  0xfebf0000, 0xc000,     0xcf8,
     };
     uint32_t r = random();
 
@@ -298,9 +301,9 @@ static uint32_t value(void)
 /* The ports that matter, and all others. Not the serial port, by which the guest shows its life. */
 static uint16_t port(void)
 {
-    static const uint16_t first[] = { 0,     0x20,  0x40,  0x60,  0x70,  0x80,  0xa0,  0xb2,
-                                      0xc0,  0xcf8, 0x4d0, 0x510, 0x600, 0x620, 0x700, 0x1f0,
-                                      0x3f0, 0x2f8, 0xc000, 0xc040, 0xae00, 0x5658, 0x402, 0xe9 };
+    static const uint16_t first[] = {0,     0x20,  0x40,   0x60,   0x70,   0x80,   0xa0,  0xb2,
+                                     0xc0,  0xcf8, 0x4d0,  0x510,  0x600,  0x620,  0x700, 0x1f0,
+                                     0x3f0, 0x2f8, 0xc000, 0xc040, 0xae00, 0x5658, 0x402, 0xe9};
     uint32_t r = random();
     uint16_t p = r & 1 ? r >> 8 : first[(r >> 1 & 127) % 24] + (r >> 8) % 32;
 
@@ -339,8 +342,8 @@ static void port_garbage(void)
 
 static void memory_garbage(void)
 {
-    static const uint32_t first[] = { 0xfee00000, 0xfec00000, 0xfed00000, 0xfed1c000,
-                                      0xb0000000, 0xa0000,    0xc0000,    0xfff00000 };
+    static const uint32_t first[] = {0xfee00000, 0xfec00000, 0xfed00000, 0xfed1c000,
+                                     0xb0000000, 0xa0000,    0xc0000,    0xfff00000};
     uint32_t r = random();
     uint64_t address = first[r & 7] + (r >> 3) % 0x4000;
 
@@ -377,7 +380,9 @@ static void memory_garbage(void)
 
 static void config_garbage(void)
 {
-    unsigned devfn = random() % 3 ? random() % 8 * 8 : random() % 4 ? 0xf8 | random() % 4 : random();
+    unsigned devfn = random() % 3   ? random() % 8 * 8
+                     : random() % 4 ? 0xf8 | random() % 4
+                                    : random();
     unsigned offset = random() % 3 ? random() % 0x48 : random() % 256;
 
     if (devfn > 255) {
@@ -390,8 +395,8 @@ static void config_garbage(void)
 static void queue_garbage(void)
 {
     unsigned slot = random() % disk.depth;
-    static const uint64_t where[] = { 0, 0xa0000, 0xf0000, 0x3ffffff, 0x4000000, 0xfee00000,
-                                      0xfebf0000, 0xb0000000, ~0ull, 1ull << 40 };
+    static const uint64_t where[] = {0,          0xa0000,    0xf0000,    0x3ffffff, 0x4000000,
+                                     0xfee00000, 0xfebf0000, 0xb0000000, ~0ull,     1ull << 40};
     uint32_t r = random();
 
     disk_submit(slot, r & 1, r & 2 ? value() : random() % (disk.sectors + 8),

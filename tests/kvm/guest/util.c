@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "guest.h"
 
-#define COM1 0x3f8
-#define DEBUG_EXIT 0xf4
+#define COM1               0x3f8
+#define DEBUG_EXIT         0xf4
 #define START_INFO_CMDLINE 24
 
 void print(const char *text)

@@ -157,7 +157,8 @@ bool disk_open(struct disk *disk, unsigned depth, unsigned vector)
     disk->doorbell = (volatile uint16_t *)(disk->notify +
                                            read16(c + QUEUE_NOTIFY_OFF) * disk->notify_multiplier);
     c[DEVICE_STATUS] = 15;
-    disk->sectors = *(volatile uint32_t *)config | (uint64_t)*(volatile uint32_t *)(config + 4) << 32;
+    disk->sectors = *(volatile uint32_t *)config | (uint64_t) * (volatile uint32_t *)(config + 4)
+                                                       << 32;
     disk->depth = depth;
     return true;
 }
@@ -169,10 +170,10 @@ void disk_submit(unsigned slot, bool is_write, uint64_t sector, void *buf, uint3
     header[slot].type = is_write;
     header[slot].sector = sector;
     status[slot] = 0xff;
-    desc[d] = (struct descriptor){ (uint64_t)&header[slot], 16, DESC_NEXT, d + 1 };
-    desc[d + 1] = (struct descriptor){ (uint64_t)buf, bytes, DESC_NEXT | (is_write ? 0 : DESC_WRITE),
-                                       d + 2 };
-    desc[d + 2] = (struct descriptor){ (uint64_t)&status[slot], 1, DESC_WRITE, 0 };
+    desc[d] = (struct descriptor){(uint64_t)&header[slot], 16, DESC_NEXT, d + 1};
+    desc[d + 1] =
+        (struct descriptor){(uint64_t)buf, bytes, DESC_NEXT | (is_write ? 0 : DESC_WRITE), d + 2};
+    desc[d + 2] = (struct descriptor){(uint64_t)&status[slot], 1, DESC_WRITE, 0};
     avail.ring[avail.index % QUEUE_SIZE] = d;
     __atomic_store_n(&avail.index, avail.index + 1, __ATOMIC_RELEASE);
 }
