@@ -461,6 +461,34 @@ static void test_one_interrupt(void **state)
     assert_in_range(interrupts, 1, 4);
 }
 
+static bool one_is_held(void *opaque)
+{
+    return fake_disk.held == 1;
+}
+
+/* One that is slow holds back nobody's announcement. */
+static void test_slow_neighbour(void **state)
+{
+    uint32_t head, written;
+
+    start_fake("", 0);
+    fake_disk.hold = true;
+    struct blk_request slow = blk_request(VIRTIO_BLK_T_IN, 0, 512);
+    blk_publish(&driver, &slow, 0);
+    vdriver_kick(&driver);
+    assert_true(rig_wait(one_is_held, NULL));
+    struct blk_request fast = blk_request(VIRTIO_BLK_T_GET_ID, 0, 20);
+    blk_publish(&driver, &fast, 3);
+    vdriver_kick(&driver);
+    assert_true(vdriver_wait_used(&driver, &head, &written));
+    assert_int_equal(head, 3);
+    assert_true(vdriver_wait_interrupts(VDRIVER_QUEUE_DATA, 1));
+    assert_int_equal(fake_disk.held, 1);
+    fake_disk_release();
+    assert_true(vdriver_wait_used(&driver, &head, &written));
+    assert_int_equal(head, 0);
+}
+
 static void test_event_idx(void **state)
 {
     uint32_t head, written;
@@ -561,6 +589,7 @@ int main(void)
         cmocka_unit_test_teardown(test_no_merging, teardown),
         cmocka_unit_test_teardown(test_merged_error, teardown),
         cmocka_unit_test_teardown(test_one_interrupt, teardown),
+        cmocka_unit_test_teardown(test_slow_neighbour, teardown),
         cmocka_unit_test_teardown(test_event_idx, teardown),
         cmocka_unit_test_teardown(test_no_interrupt_flag, teardown),
         cmocka_unit_test_teardown(test_wrap, teardown),

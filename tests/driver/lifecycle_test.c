@@ -268,6 +268,17 @@ static void test_error_ignore(void **state)
     assert_int_equal(blk_perform(&driver, &w), VIRTIO_BLK_S_OK);
 }
 
+/* What is the guest's fault is not the disk's: it stops no VM. */
+static void test_error_of_guest(void **state)
+{
+    start(state, ",rerror=stop,werror=stop", 0);
+    struct blk_request r = blk_request(VIRTIO_BLK_T_IN, 2047, 1024);
+    assert_int_equal(blk_perform(&driver, &r), VIRTIO_BLK_S_IOERR);
+    struct blk_request w = blk_request(VIRTIO_BLK_T_OUT, 2048, 512);
+    assert_int_equal(blk_perform(&driver, &w), VIRTIO_BLK_S_IOERR);
+    assert_int_equal(io_errors, 0);
+}
+
 static bool error_came(void *opaque)
 {
     return io_errors > 0;
@@ -390,8 +401,8 @@ int main(void)
         BOTH(test_reset_in_flight),  BOTH(test_reset_many_times), BOTH(test_system_reset_in_flight),
         BOTH(test_unplug_in_flight), BOTH(test_failed),           BOTH(test_vm_stop),
         BOTH(test_vm_stop_reset),    BOTH(test_error_report),     BOTH(test_error_ignore),
-        BOTH(test_error_stop),       BOTH(test_error_stop_reset), BOTH(test_write_cache),
-        BOTH(test_write_through),
+        BOTH(test_error_of_guest),   BOTH(test_error_stop),       BOTH(test_error_stop_reset),
+        BOTH(test_write_cache),      BOTH(test_write_through),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

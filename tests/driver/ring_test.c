@@ -15,6 +15,7 @@
 #include "fake_disk.h"
 #include "hw/virtio/virtio.h"
 #include "mem/dma.h"
+#include "mem/machine_lock.h"
 
 #define HOLE     UINT64_C(0x40000000)
 #define INDIRECT BIT64(VIRTIO_F_RING_INDIRECT_DESC)
@@ -208,6 +209,48 @@ static void test_indirect_tables(void **state)
     vdriver_kick(&driver);
     assert_true(vdriver_wait_used(&driver, &head, &written));
     assert_int_equal(written, 513);
+}
+
+/* Tables that would make a fine request if nobody looked where they end, and requests that would be
+ * fine with an indirect descriptor more or less. */
+static void test_tempting_tables(void **state)
+{
+    struct buffer buffers[3];
+
+    start(*(bool *)*state, INDIRECT);
+    unsigned n = blk_buffers(&good, buffers);
+    /* The third entry is beyond the table's end. */
+    vqueue_set_indirect(&driver.queue, 0, buffers, n);
+    struct vqueue table = {.size = 3, .at.desc = load_le64(guest_ram(driver.queue.at.desc))};
+    vqueue_set_desc(&table, 0, good.header, 16, NEXT, 2);
+    vqueue_set_desc(&driver.queue, 0, table.at.desc, 32, INDIR, 0);
+    vqueue_publish(&driver.queue, 0);
+    vdriver_kick(&driver);
+    check_broken("a next beyond a table that goes on in memory");
+
+    /* Its unused fourth entry is beyond the end of RAM. */
+    table.at.desc = RIG_RAM_SIZE - 48;
+    vqueue_set_chain(&table, 0, buffers, n);
+    vqueue_set_desc(&driver.queue, 0, table.at.desc, 64, INDIR, 0);
+    vqueue_publish(&driver.queue, 0);
+    vdriver_kick(&driver);
+    check_broken("a table that ends behind RAM");
+
+    /* Header and status, and then another table. */
+    vqueue_set_indirect(&driver.queue, 0, buffers, n);
+    table.at.desc = load_le64(guest_ram(driver.queue.at.desc));
+    vqueue_set_desc(&table, 1, good.status, 1, WRITE | NEXT, 2);
+    vqueue_set_desc(&table, 2, table.at.desc, 48, INDIR, 0);
+    vqueue_publish(&driver.queue, 0);
+    vdriver_kick(&driver);
+    check_broken("a table within a table");
+
+    /* A good table that was not negotiated. */
+    vdriver_start(&driver, 0, 0, true);
+    vqueue_set_indirect(&driver.queue, 0, buffers, n);
+    vqueue_publish(&driver.queue, 0);
+    vdriver_kick(&driver);
+    check_broken("an indirect descriptor without the feature");
 }
 
 /* As many buffers as an element can have, and one more. */
@@ -435,6 +478,38 @@ static void test_bus_master(void **state)
     assert_int_equal(blk_perform(&driver, &good), VIRTIO_BLK_S_OK);
 }
 
+/* The memory that the rings lie in goes away, and only that. */
+static void test_rings_vanish(void **state)
+{
+    start(*(bool *)*state, 0);
+    for (unsigned ring = 0; ring < 3; ring++) {
+        uint64_t at = RIG_HIGH_RAM + 0x10000;
+        begin_setup();
+        uint64_t *moved = ring == 0   ? &driver.queue.at.desc
+                          : ring == 1 ? &driver.queue.at.avail
+                                      : &driver.queue.at.used;
+        *moved = at;
+        memset(guest_ram(at), 0, 8192);
+        set_ring(ring, at);
+        common_write(&driver, VIRTIO_PCI_COMMON_Q_ENABLE, 1, 2);
+        vdriver_set_status(&driver, 0xf);
+        assert_int_equal(blk_perform(&driver, &good), VIRTIO_BLK_S_OK);
+        machine_lock();
+        mem_region_set_enabled(&rig.high_ram, false);
+        machine_unlock();
+        unsigned reads = fake_disk.count[FAKE_READ];
+        blk_publish(&driver, &good, 0);
+        vdriver_kick(&driver);
+        assert_true(vdriver_wait_status(&driver, VIRTIO_STATUS_NEEDS_RESET));
+        assert_int_equal(fake_disk.count[FAKE_READ], reads);
+        machine_lock();
+        mem_region_set_enabled(&rig.high_ram, true);
+        machine_unlock();
+    }
+    vdriver_start(&driver, 0, 0, true);
+    assert_int_equal(blk_perform(&driver, &good), VIRTIO_BLK_S_OK);
+}
+
 /* The memory map changes while requests run: the rings are mapped anew. */
 static void test_remap(void **state)
 {
@@ -474,6 +549,8 @@ int main(void)
         BOTH(test_rings_not_in_ram),
         BOTH(test_overlapping),
         BOTH(test_bus_master),
+        BOTH(test_rings_vanish),
+        BOTH(test_tempting_tables),
         BOTH(test_remap),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

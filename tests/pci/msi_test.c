@@ -4,6 +4,7 @@
 
 #include <linux/pci_regs.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -442,6 +443,48 @@ static void test_races(void **state)
     assert_false(is_pending(0));
 }
 
+/* One signal meets one unmasking, again and again: whoever comes second sends, and only he. */
+static _Atomic(unsigned) turn;
+
+static void meet(unsigned round)
+{
+    atomic_fetch_add(&turn, 1);
+    while (atomic_load(&turn) < 2 * (round + 1)) {
+        sched_yield();
+    }
+}
+
+#define MEETINGS 5000
+
+static void *meeting_thread(void *opaque)
+{
+    for (unsigned round = 0; round < 2 * MEETINGS; round += 2) {
+        meet(round);
+        msix_notify(&probe->pci, 0);
+        meet(round + 1);
+    }
+    return NULL;
+}
+
+static void test_meetings(void **state)
+{
+    pthread_t thread;
+
+    turn = 0;
+    pthread_create(&thread, NULL, meeting_thread, NULL);
+    for (unsigned round = 0; round < 2 * MEETINGS; round += 2) {
+        kit_set_mem(TABLE + 12, 1, 4);
+        meet(round);
+        kit_set_mem(TABLE + 12, 0, 4);
+        meet(round + 1);
+        if (fake_interrupts(0x60) != round / 2 + 1 || is_pending(0)) {
+            fail_msg("round %u: %u interrupts, pending %d", round / 2, fake_interrupts(0x60),
+                     is_pending(0));
+        }
+    }
+    pthread_join(thread, NULL);
+}
+
 #define MSI(t)       cmocka_unit_test_setup_teardown(t, setup_msi, kit_teardown)
 #define MSIX(t)      cmocka_unit_test_setup_teardown(t, setup_msix, kit_teardown)
 #define NOTIFIERS(t) cmocka_unit_test_setup_teardown(t, setup_notifiers, teardown_notifiers)
@@ -462,6 +505,7 @@ int main(void)
         NOTIFIERS(test_no_irqfd),
         NOTIFIERS(test_reset_with_notifiers),
         NOTIFIERS(test_races),
+        NOTIFIERS(test_meetings),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -166,7 +166,6 @@ static void transport_reset(struct virtio_device *vdev)
 
     vpci->device_feature_select = vpci->driver_feature_select = 0;
     vpci->queue_select = 0;
-    vpci->driver_features = 0;
     if (vpci->vdev) {
         virtio_pci_update_intx(vpci);
     }

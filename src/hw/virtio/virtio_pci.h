@@ -43,7 +43,6 @@ struct virtio_pci {
     /* machine state */
     uint32_t device_feature_select, driver_feature_select;
     uint16_t queue_select;
-    uint64_t driver_features;
     bool doorbells_on;     /* eventfds are registered */
     bool msix_was_enabled; /* at the last config write */
     uint8_t msix_table[(VIRTIO_QUEUE_MAX + 1) * 16], msix_pending[16]; /* for state tables only */
@@ -57,8 +56,7 @@ extern const struct device_type virtio_pci_type; /* abstract */
 #define VMSTATE_VIRTIO_PCI(s, f)                                                                   \
     VMSTATE_SUB(s, f.pci, pci_device_vmstate, 1), VMSTATE_UINT(s, f.device_feature_select),        \
         VMSTATE_UINT(s, f.driver_feature_select), VMSTATE_UINT(s, f.queue_select),                 \
-        VMSTATE_UINT(s, f.driver_features), VMSTATE_BYTES(s, f.msix_table),                        \
-        VMSTATE_BYTES(s, f.msix_pending)
+        VMSTATE_BYTES(s, f.msix_table), VMSTATE_BYTES(s, f.msix_pending)
 void virtio_pci_pre_save(struct virtio_pci *vpci);
 bool virtio_pci_post_load(struct virtio_pci *vpci);
 

@@ -71,7 +71,7 @@ static uint64_t common_read(void *opaque, uint64_t offset, unsigned size)
     case VIRTIO_PCI_COMMON_GFSELECT:
         return vpci->driver_feature_select;
     case VIRTIO_PCI_COMMON_GF:
-        return half(vpci->driver_features, vpci->driver_feature_select);
+        return half(vdev->guest_features, vpci->driver_feature_select);
     case VIRTIO_PCI_COMMON_MSIX:
         return atomic_load(&vdev->config_vector);
     case VIRTIO_PCI_COMMON_NUMQ:
@@ -95,19 +95,14 @@ static uint16_t valid_vector(const struct virtio_pci *vpci, uint32_t value)
 
 static void set_driver_features(struct virtio_pci *vpci, uint32_t value)
 {
-    uint64_t *features = &vpci->driver_features;
+    uint64_t features = vpci->vdev->guest_features;
 
-    if (vpci->vdev->status & VIRTIO_STATUS_FEATURES_OK) {
-        return;
-    }
     if (vpci->driver_feature_select == 0) {
-        *features = (*features & ~(uint64_t)UINT32_MAX) | value;
+        features = (features & ~(uint64_t)UINT32_MAX) | value;
     } else if (vpci->driver_feature_select == 1) {
-        *features = (*features & UINT32_MAX) | (uint64_t)value << 32;
-    } else if (value) {
-        return; /* there are none */
+        features = (features & UINT32_MAX) | (uint64_t)value << 32;
     }
-    virtio_set_features(vpci->vdev, *features);
+    virtio_set_features(vpci->vdev, features);
 }
 
 static void set_queue_vector(struct virtio_pci *vpci, struct virtio_queue *queue, uint32_t value)
