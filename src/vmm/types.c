@@ -47,5 +47,6 @@ const struct device_type *const ferry_types[] = {
     &pci_testdev_type,
     &generic_loader_type,
     &virtio_blk_pci_type,
+    &virtio_blk_pci_non_transitional_type,
     NULL,
 };
