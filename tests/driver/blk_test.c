@@ -85,6 +85,15 @@ static void check_file(const char *path, uint64_t offset, uint8_t byte, size_t s
     }
 }
 
+/* The driver polls for completions. If it moved used_event on before the device looks, it would
+ * rightly get no interrupt: so it does that only after the interrupt it waits for. */
+static void want_next_interrupt(void)
+{
+    if (driver.queue.event_idx) {
+        vqueue_set_used_event(&driver.queue, driver.queue.seen_used);
+    }
+}
+
 static void test_variant(void **state)
 {
     const struct variant *v = *state;
@@ -100,6 +109,7 @@ static void test_variant(void **state)
                                        v->iothread ? ",iothread=io0" : "");
     blk_add_device(&driver, options);
     vdriver_start(&driver, features, 0, v->interrupts != INTX);
+    driver.queue.keeps_used_event = true;
     assert_int_equal(driver.queue.size, 256);
     assert_int_equal(fake_accel.commits, v->interrupts == IRQFD);
 
@@ -107,23 +117,28 @@ static void test_variant(void **state)
     assert_int_equal(blk_perform(&driver, &r), VIRTIO_BLK_S_OK);
     assert_true(blk_data_is(&r, 5 * 512));
     check_interrupt(v->interrupts, 1);
+    want_next_interrupt();
 
     struct blk_request w = blk_request(VIRTIO_BLK_T_OUT, 16, 8192);
     memset(guest_ram(w.data), 0x5a, 8192);
     assert_int_equal(blk_perform(&driver, &w), VIRTIO_BLK_S_OK);
     check_interrupt(v->interrupts, 2);
+    want_next_interrupt();
     struct blk_request f = blk_request(VIRTIO_BLK_T_FLUSH, 0, 0);
     assert_int_equal(blk_perform(&driver, &f), VIRTIO_BLK_S_OK);
     check_interrupt(v->interrupts, 3);
+    want_next_interrupt();
     check_file(path, 16 * 512, 0x5a, 8192);
 
     /* Once more after a reset, with other rings. */
     assert_true(vdriver_reset(&driver));
     assert_int_equal(fake_accel.attached, 0);
     vdriver_start(&driver, features, 8, v->interrupts != INTX);
+    driver.queue.keeps_used_event = true;
     assert_int_equal(blk_perform(&driver, &r), VIRTIO_BLK_S_OK);
     assert_true(blk_data_is(&r, 5 * 512));
     check_interrupt(v->interrupts, 4);
+    want_next_interrupt();
     assert_true(fake_accel.commits <= 2);
 }
 

@@ -276,7 +276,7 @@ bool vqueue_take_used(struct vqueue *q, uint32_t *head, uint32_t *length)
     *head = guest_load32(entry);
     *length = guest_load32(entry + 4);
     q->seen_used++;
-    if (q->event_idx) {
+    if (q->event_idx && !q->keeps_used_event) {
         vqueue_set_used_event(q, q->seen_used);
     }
     return true;

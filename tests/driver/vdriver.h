@@ -26,6 +26,7 @@ struct vqueue {
     uint16_t seen_used;   /* next to look at */
     uint16_t kicked;      /* avail index at the last kick */
     bool event_idx;
+    bool keeps_used_event; /* vqueue_take_used() leaves used_event alone */
 };
 
 struct vdriver {
