@@ -127,6 +127,7 @@ struct timer_heap {
 };
 
 struct pool_job;
+struct thread_pool;
 struct uring;
 
 struct aio_loop {
@@ -134,6 +135,8 @@ struct aio_loop {
     char *name;
     int wake_fd; /* eventfd that ends a wait; both engines look for edges, so nobody reads it */
     const struct loop_engine *engine;
+    struct thread_pool *pool; /* its own, or NULL: the shared one */
+    uint64_t max_batch;       /* requests; 0: no limit */
 
     /* any thread */
     _Alignas(64) _Atomic(struct aio_work *) inbox;

@@ -62,7 +62,7 @@ static int64_t co_uring_run(struct uring *uring, const struct aio_request *r)
 {
     struct uring_io io = {.co = coroutine_self(), .request = r};
     do {
-        uring_submit_io(uring, &io);
+        uring_submit_io(uring, &io, coroutine_loop(io.co)->max_batch);
         coroutine_yield();
         if (io.result == -EAGAIN) {
             if (io.is_async) {

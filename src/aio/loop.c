@@ -80,12 +80,18 @@ struct aio_loop *aio_loop_new(const char *name, enum aio_loop_engine engine, str
     return NULL;
 }
 
+void aio_loop_set_batch(struct aio_loop *loop, uint64_t max)
+{
+    loop->max_batch = max;
+}
+
 void aio_loop_free(struct aio_loop *loop)
 {
     if (!loop) {
         return;
     }
     assert(!atomic_load(&loop->is_bound));
+    thread_pool_free(loop->pool);
     /* Calls that nobody waited for, deleted bottom halves. */
     while (loop_run_work(loop)) {
     }

@@ -63,6 +63,15 @@ void aio_loop_wake(struct aio_loop *loop);
  * factor 2 and reset to 0. */
 void aio_loop_set_poll(struct aio_loop *loop, int64_t max_ns, int64_t grow, int64_t shrink);
 
+/* A thread pool for this loop alone, instead of the one that the others share: `min` threads that are
+ * there at once and stay, at most `max` (at least 1 and min). An error if the host gives no `min`
+ * threads. Before the loop is bound, once. */
+bool aio_loop_set_thread_pool(struct aio_loop *loop, unsigned min, unsigned max,
+                              struct error **errp);
+/* Requests that are gathered before they go to the kernel or the thread pool: at most max; 0 (the
+ * default) means all that come up in a round. Before the loop is bound. */
+void aio_loop_set_batch(struct aio_loop *loop, uint64_t max);
+
 /* Calls read(opaque) while fd is readable (or at its end), write(opaque) while it is writable.
  * A NULL pair removes the fd, which must happen before it is closed. */
 void aio_set_fd(struct aio_loop *loop, int fd, aio_fn *read, aio_fn *write, void *opaque);

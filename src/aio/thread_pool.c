@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The thread pool: a queue under one lock. Workers are made when there is more work than idle
+ * A thread pool: a queue under one lock. Workers are made when there is more work than idle
  * workers, and end when they have been idle for a while.
  *
  * Jobs live on the stacks of the coroutines that wait for them. A loop gathers those of one round
@@ -12,33 +12,43 @@
 #include <assert.h>
 #include <errno.h>
 #include <signal.h>
+#include <stdlib.h>
 
-static struct {
+#include "base/alloc.h"
+
+struct thread_pool {
+    /* constant */
+    unsigned min, max; /* workers */
     pthread_mutex_t lock;
-    pthread_cond_t cond; /* there is a job */
+    pthread_cond_t cond; /* there is a job, or is_ending */
+    pthread_cond_t gone; /* is_ending, and the last worker has gone */
     /* under lock */
     bool is_ready; /* cond is initialised */
+    bool is_ending;
     struct pool_job *first, **last;
     unsigned queued; /* jobs in the list */
     unsigned workers;
     unsigned idle; /* of them, waiting for cond */
     int64_t idle_ns;
-} pool = {
+};
+
+static struct thread_pool shared = {
+    .max = POOL_MAX_WORKERS,
     .lock = PTHREAD_MUTEX_INITIALIZER,
-    .last = &pool.first,
+    .last = &shared.first,
     .idle_ns = POOL_IDLE_NS,
 };
 
 /* ---- workers -------------------------------------------------------------------------------- */
 
-static struct pool_job *take_locked(void)
+static struct pool_job *take_locked(struct thread_pool *pool)
 {
-    struct pool_job *job = pool.first;
-    pool.first = job->next;
-    if (!pool.first) {
-        pool.last = &pool.first;
+    struct pool_job *job = pool->first;
+    pool->first = job->next;
+    if (!pool->first) {
+        pool->last = &pool->first;
     }
-    pool.queued--;
+    pool->queued--;
     return job;
 }
 
@@ -48,42 +58,47 @@ static void run_job(struct pool_job *job)
     loop_push(job->loop, &job->work); /* job may be gone from now on */
 }
 
-/* False if no job came for a long time. */
-static bool wait_for_job_locked(void)
+/* False if the worker is to end: no job came for a long time, and there are others enough. */
+static bool wait_for_job_locked(struct thread_pool *pool)
 {
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
-    int64_t ns = until.tv_nsec + pool.idle_ns;
+    int64_t ns = until.tv_nsec + pool->idle_ns;
     until.tv_sec += ns / NS_PER_SEC;
     until.tv_nsec = ns % NS_PER_SEC;
 
     int ret = 0;
-    pool.idle++;
-    while (!pool.first && ret != ETIMEDOUT) {
-        ret = pthread_cond_timedwait(&pool.cond, &pool.lock, &until);
+    pool->idle++;
+    while (!pool->first && !pool->is_ending && (ret != ETIMEDOUT || pool->workers <= pool->min)) {
+        ret = pool->workers <= pool->min ? pthread_cond_wait(&pool->cond, &pool->lock)
+                                         : pthread_cond_timedwait(&pool->cond, &pool->lock, &until);
     }
-    pool.idle--;
-    return pool.first != NULL;
+    pool->idle--;
+    return pool->first != NULL;
 }
 
 static void *worker(void *opaque)
 {
-    pthread_mutex_lock(&pool.lock);
-    while (pool.first || wait_for_job_locked()) {
-        struct pool_job *job = take_locked();
-        pthread_mutex_unlock(&pool.lock);
+    struct thread_pool *pool = opaque;
+
+    pthread_mutex_lock(&pool->lock);
+    while (pool->first || wait_for_job_locked(pool)) {
+        struct pool_job *job = take_locked(pool);
+        pthread_mutex_unlock(&pool->lock);
 
         run_job(job);
 
-        pthread_mutex_lock(&pool.lock);
+        pthread_mutex_lock(&pool->lock);
     }
-    pool.workers--;
-    pthread_mutex_unlock(&pool.lock);
+    if (--pool->workers == 0 && pool->is_ending) {
+        pthread_cond_signal(&pool->gone);
+    }
+    pthread_mutex_unlock(&pool->lock); /* a pool of a loop may be gone from now on */
     return NULL;
 }
 
 /* False if the host gives no more threads. */
-static bool start_worker(void)
+static bool start_worker(struct thread_pool *pool)
 {
     pthread_attr_t attr;
     pthread_t thread;
@@ -94,7 +109,7 @@ static bool start_worker(void)
     /* Signals are for the threads that expect them. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    int ret = pthread_create(&thread, &attr, worker, NULL);
+    int ret = pthread_create(&thread, &attr, worker, pool);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     pthread_attr_destroy(&attr);
     if (ret == 0) {
@@ -103,60 +118,118 @@ static bool start_worker(void)
     return ret == 0;
 }
 
-static void init_locked(void)
+static void init_locked(struct thread_pool *pool)
 {
-    if (!pool.is_ready) {
+    if (!pool->is_ready) {
         pthread_condattr_t attr;
         pthread_condattr_init(&attr);
         pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-        pthread_cond_init(&pool.cond, &attr);
+        pthread_cond_init(&pool->cond, &attr);
         pthread_condattr_destroy(&attr);
-        pool.is_ready = true;
+        pthread_cond_init(&pool->gone, NULL);
+        pool->is_ready = true;
     }
+}
+
+/* ---- a loop's own --------------------------------------------------------------------------- */
+
+bool aio_loop_set_thread_pool(struct aio_loop *loop, unsigned min, unsigned max,
+                              struct error **errp)
+{
+    assert(!loop->pool && !atomic_load(&loop->is_bound) && max > 0 && min <= max);
+
+    struct thread_pool *pool = xnew(struct thread_pool);
+    *pool = (struct thread_pool){
+        .min = min,
+        .max = max,
+        .lock = PTHREAD_MUTEX_INITIALIZER,
+        .last = &pool->first,
+    };
+    pthread_mutex_lock(&shared.lock);
+    pool->idle_ns = shared.idle_ns;
+    pthread_mutex_unlock(&shared.lock);
+    init_locked(pool);
+    for (unsigned i = 0; i < min; i++) {
+        pthread_mutex_lock(&pool->lock);
+        pool->workers++;
+        pthread_mutex_unlock(&pool->lock);
+        if (!start_worker(pool)) {
+            pthread_mutex_lock(&pool->lock);
+            pool->workers--;
+            pthread_mutex_unlock(&pool->lock);
+            error_set(errp, "the host gives event loop '%s' only %u of %u threads for its pool",
+                      loop->name, i, min);
+            thread_pool_free(pool);
+            return false;
+        }
+    }
+    loop->pool = pool;
+    return true;
+}
+
+void thread_pool_free(struct thread_pool *pool)
+{
+    if (!pool) {
+        return;
+    }
+    pthread_mutex_lock(&pool->lock);
+    assert(!pool->first);
+    pool->is_ending = true;
+    pthread_cond_broadcast(&pool->cond);
+    while (pool->workers > 0) {
+        pthread_cond_wait(&pool->gone, &pool->lock);
+    }
+    pthread_mutex_unlock(&pool->lock);
+    pthread_cond_destroy(&pool->gone);
+    pthread_cond_destroy(&pool->cond);
+    pthread_mutex_destroy(&pool->lock);
+    free(pool);
 }
 
 /* ---- loops ---------------------------------------------------------------------------------- */
 
 void thread_pool_flush(struct aio_loop *loop)
 {
+    struct thread_pool *pool = loop->pool ? loop->pool : &shared;
+
     if (!loop->jobs_first) {
         return;
     }
-    pthread_mutex_lock(&pool.lock);
-    init_locked();
-    *pool.last = loop->jobs_first;
-    pool.last = loop->jobs_last;
+    pthread_mutex_lock(&pool->lock);
+    init_locked(pool);
+    *pool->last = loop->jobs_first;
+    pool->last = loop->jobs_last;
     unsigned added = loop->jobs_count;
-    pool.queued += added;
+    pool->queued += added;
     loop->jobs_first = NULL;
     loop->jobs_last = &loop->jobs_first;
     loop->jobs_count = 0;
 
     /* An idle worker that was signalled counts as idle until it has the lock, so compare with all
      * that is queued. */
-    unsigned wake = MIN(pool.idle, pool.queued);
-    unsigned start = MIN(pool.queued - wake, POOL_MAX_WORKERS - pool.workers);
-    pool.workers += start;
-    pthread_mutex_unlock(&pool.lock);
+    unsigned wake = MIN(pool->idle, pool->queued);
+    unsigned start = MIN(pool->queued - wake, pool->max - pool->workers);
+    pool->workers += start;
+    pthread_mutex_unlock(&pool->lock);
 
     /* Without the lock, so that who wakes up finds it free. */
     for (unsigned i = 0; i < MIN(wake, added); i++) {
-        pthread_cond_signal(&pool.cond);
+        pthread_cond_signal(&pool->cond);
     }
     for (unsigned i = 0; i < start; i++) {
-        if (start_worker()) {
+        if (start_worker(pool)) {
             continue;
         }
-        pthread_mutex_lock(&pool.lock);
-        pool.workers -= start - i;
-        while (pool.workers == 0 && pool.first) {
+        pthread_mutex_lock(&pool->lock);
+        pool->workers -= start - i;
+        while (pool->workers == 0 && pool->first) {
             /* Nobody else will do it. */
-            struct pool_job *job = take_locked();
-            pthread_mutex_unlock(&pool.lock);
+            struct pool_job *job = take_locked(pool);
+            pthread_mutex_unlock(&pool->lock);
             run_job(job);
-            pthread_mutex_lock(&pool.lock);
+            pthread_mutex_lock(&pool->lock);
         }
-        pthread_mutex_unlock(&pool.lock);
+        pthread_mutex_unlock(&pool->lock);
         break;
     }
 }
@@ -180,22 +253,25 @@ int64_t co_pool_run(int64_t (*fn)(void *opaque), void *opaque)
     };
     *loop->jobs_last = &job;
     loop->jobs_last = &job.next;
-    loop->jobs_count++;
+    if (++loop->jobs_count == loop->max_batch) {
+        thread_pool_flush(loop);
+    }
     coroutine_yield();
     return job.result;
 }
 
-unsigned thread_pool_workers(void)
+unsigned thread_pool_workers(struct thread_pool *pool)
 {
-    pthread_mutex_lock(&pool.lock);
-    unsigned workers = pool.workers;
-    pthread_mutex_unlock(&pool.lock);
+    pool = pool ? pool : &shared;
+    pthread_mutex_lock(&pool->lock);
+    unsigned workers = pool->workers;
+    pthread_mutex_unlock(&pool->lock);
     return workers;
 }
 
 void thread_pool_set_idle_ns(int64_t ns)
 {
-    pthread_mutex_lock(&pool.lock);
-    pool.idle_ns = ns;
-    pthread_mutex_unlock(&pool.lock);
+    pthread_mutex_lock(&shared.lock);
+    shared.idle_ns = ns;
+    pthread_mutex_unlock(&shared.lock);
 }

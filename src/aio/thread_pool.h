@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The thread pool: one for all loops. Workers run blocking calls and post the results to the loops
- * the jobs came from.
+ * Thread pools: one that loops share, and those of loops that have their own
+ * (aio_loop_set_thread_pool()). Workers run blocking calls and post the results to the loops the jobs
+ * came from.
  */
 #ifndef FERRY_AIO_THREAD_POOL_H
 #define FERRY_AIO_THREAD_POOL_H
@@ -27,9 +28,13 @@ struct pool_job {
 int64_t co_pool_run(int64_t (*fn)(void *opaque), void *opaque);
 /* Hands the jobs that the loop's coroutines made in this round to the workers. Loop. */
 void thread_pool_flush(struct aio_loop *loop);
-/* Workers there are now. Any thread; for tests. */
-unsigned thread_pool_workers(void);
-/* How long an idle worker waits for work; for tests. */
+/* Ends the workers of a loop's own pool and waits for them; NULL: nothing to do. All its jobs are
+ * done. */
+void thread_pool_free(struct thread_pool *pool);
+/* Workers there are now, of a loop's own pool or (NULL) of the shared one. Any thread; for tests. */
+unsigned thread_pool_workers(struct thread_pool *pool);
+/* How long an idle worker of the shared pool, and of pools that are made later, waits for work; for
+ * tests. */
 void thread_pool_set_idle_ns(int64_t ns);
 
 #endif

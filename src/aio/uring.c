@@ -178,12 +178,23 @@ static bool try_submit_io(struct uring *uring, struct uring_io *io)
     return true;
 }
 
-void uring_submit_io(struct uring *uring, struct uring_io *io)
+/* EINTR: a signal. EBUSY, EAGAIN: the kernel cannot take more before completions are taken, which
+ * the caller does next. ETIME: the time is over. Anything else is a mistake of ours. */
+static void check_enter(int ret)
+{
+    assert(ret >= 0 || ret == -EINTR || ret == -EBUSY || ret == -EAGAIN || ret == -ETIME ||
+           ret == -ENOMEM);
+}
+
+void uring_submit_io(struct uring *uring, struct uring_io *io, uint64_t max_batch)
 {
     if (uring->backlog_first || !try_submit_io(uring, io)) {
         io->next = NULL;
         *uring->backlog_last = io;
         uring->backlog_last = &io->next;
+    }
+    if (max_batch && io_uring_sq_ready(&uring->ring) >= max_batch) {
+        check_enter(io_uring_submit(&uring->ring));
     }
 }
 
@@ -195,14 +206,6 @@ void uring_flush_backlog(struct uring *uring)
             uring->backlog_last = &uring->backlog_first;
         }
     }
-}
-
-/* EINTR: a signal. EBUSY, EAGAIN: the kernel cannot take more before completions are taken, which
- * the caller does next. ETIME: the time is over. Anything else is a mistake of ours. */
-static void check_enter(int ret)
-{
-    assert(ret >= 0 || ret == -EINTR || ret == -EBUSY || ret == -EAGAIN || ret == -ETIME ||
-           ret == -ENOMEM);
 }
 
 void uring_submit(struct uring *uring)

@@ -47,7 +47,8 @@ void uring_free(struct uring *uring);
 
 /* Room for a request, or NULL if there is none until completions have been taken. */
 struct io_uring_sqe *uring_get_sqe(struct uring *uring);
-void uring_submit_io(struct uring *uring, struct uring_io *io);
+/* max_batch: requests in the ring that are not submitted yet, at most; 0: no limit. */
+void uring_submit_io(struct uring *uring, struct uring_io *io, uint64_t max_batch);
 /* Moves requests from the backlog into the ring. */
 void uring_flush_backlog(struct uring *uring);
 

@@ -167,7 +167,7 @@ static struct block_backend *find_or_make(const char *text, struct error **errp)
 }
 
 struct block_backend *backend_attach(const char *text, const char *dev_name, bool writable,
-                                     struct error **errp)
+                                     bool shares_write, struct error **errp)
 {
     struct block_backend *be = find_or_make(text, errp);
 
@@ -181,8 +181,10 @@ struct block_backend *backend_attach(const char *text, const char *dev_name, boo
         return NULL;
     }
     be->device = xstrdup(dev_name);
+    atomic_store(&be->io_status, BLOCK_IO_OK);
     be->link.user = be->device;
-    if (!block_link_set_claim(&be->link, writable ? BLOCK_CLAIM_WRITE : BLOCK_CLAIM_READ, errp)) {
+    if (!block_link_set_claim(&be->link, writable ? BLOCK_CLAIM_WRITE : BLOCK_CLAIM_READ,
+                              shares_write, errp)) {
         backend_detach(be);
         return NULL;
     }
@@ -193,7 +195,7 @@ void backend_detach(struct block_backend *be)
 {
     assert(be->device);
     gate_wait_idle(is_unused, &be->gate);
-    block_link_set_claim(&be->link, BLOCK_CLAIM_NONE, NULL);
+    block_link_set_claim(&be->link, BLOCK_CLAIM_NONE, false, NULL);
     be->link.user = be->name ? be->name : "";
     free(be->device);
     be->device = NULL;
@@ -252,6 +254,33 @@ enum block_error_action backend_error_action(struct block_backend *be, bool is_r
         break;
     }
     return BLOCK_ERROR_REPORT;
+}
+
+bool backend_has_io_status(const struct block_backend *be)
+{
+    return be->device &&
+           (be->on_read_error == BLOCK_ON_ERROR_STOP || be->on_write_error == BLOCK_ON_ERROR_STOP ||
+            be->on_write_error == BLOCK_ON_ERROR_ENOSPC);
+}
+
+enum block_io_status backend_io_status(const struct block_backend *be)
+{
+    return atomic_load(&be->io_status);
+}
+
+void backend_set_io_error(struct block_backend *be, int error)
+{
+    int ok = BLOCK_IO_OK;
+
+    atomic_compare_exchange_strong(&be->io_status, &ok,
+                                   abs(error) == ENOSPC ? BLOCK_IO_NOSPACE : BLOCK_IO_FAILED);
+}
+
+void backends_reset_io_status(void)
+{
+    for (struct block_backend *be = first_backend; be; be = be->next) {
+        atomic_store(&be->io_status, BLOCK_IO_OK);
+    }
 }
 
 static bool parse_on_error(const char *text, bool is_read, enum block_on_error *policy,

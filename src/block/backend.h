@@ -20,6 +20,8 @@
 
 struct block_backend;
 
+/* As query-block's io-status: what stopped the VM. */
+enum block_io_status { BLOCK_IO_OK, BLOCK_IO_FAILED, BLOCK_IO_NOSPACE };
 enum block_error_action { BLOCK_ERROR_REPORT, BLOCK_ERROR_IGNORE, BLOCK_ERROR_STOP };
 enum block_on_error {
     BLOCK_ON_ERROR_REPORT,
@@ -35,9 +37,10 @@ struct block_backend *backend_find(const char *name);
 /* A device's drive=TEXT: a backend of that id, else a new anonymous one over the node TEXT. The
  * device attaches: a second device is refused. dev_name: for messages. writable: the device wants
  * to write; a read-only node is refused then, so a disk that can do without asks with false if
- * backend_text_is_readonly(). */
+ * backend_text_is_readonly(). shares_write (share-rw=on): others may write meanwhile, here or in
+ * other processes; else those are refused, or this is. */
 struct block_backend *backend_attach(const char *text, const char *dev_name, bool writable,
-                                     struct error **errp);
+                                     bool shares_write, struct error **errp);
 /* True if drive=TEXT names something that cannot be written. */
 bool backend_text_is_readonly(const char *text);
 /* Waits for the device's requests (as backend_drain()) and drops its reference. */
@@ -58,6 +61,13 @@ bool backend_write_cache(const struct block_backend *be);
 void backend_set_write_cache(struct block_backend *be, bool on);
 /* What to do with an error (positive or negative errno) of this request: by rerror, werror. */
 enum block_error_action backend_error_action(struct block_backend *be, bool is_read, int error);
+/* A device is attached, and an error may stop the VM (rerror=stop, werror=stop or enospc). Main
+ * loop, and where requests are made. */
+bool backend_has_io_status(const struct block_backend *be);
+enum block_io_status backend_io_status(const struct block_backend *be); /* any thread */
+/* An error (positive or negative errno) stops the VM: the first one stands. Any thread. */
+void backend_set_io_error(struct block_backend *be, int error);
+void backends_reset_io_status(void); /* the VM goes on; main loop */
 /* QEMU's words: report, ignore, stop, enospc (werror only); auto and NULL leave what it is, which
  * is report and enospc at first. Before requests are made. */
 bool backend_set_error_policy(struct block_backend *be, const char *rerror, const char *werror,

@@ -20,6 +20,7 @@ struct block_backend {
     struct block_backend *next;
     /* atomic */
     _Atomic(bool) write_cache;
+    _Atomic(int) io_status; /* enum block_io_status */
     struct block_gate gate;
 };
 

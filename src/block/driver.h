@@ -84,6 +84,9 @@ struct block_driver {
     /* Status flags (>= 0) of [offset, offset + *length), *length cut to what shares it. */
     int (*co_block_status)(struct block_node *node, uint64_t offset, uint64_t *length,
                            uint64_t *map);
+    /* A user of the node wants (or no longer wants) nobody else to write to what is below it; only
+     * the former may fail. For drivers at the bottom. Main loop. */
+    bool (*set_exclusive)(struct block_node *node, bool exclusive, struct error **errp);
     /* Stops and restarts what the driver does by itself. Main loop. */
     void (*drain_begin)(struct block_node *node);
     void (*drain_end)(struct block_node *node);

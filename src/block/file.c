@@ -163,6 +163,21 @@ static void file_close(struct block_node *node)
     close(s->fd);
 }
 
+/* Another fd of the file in this process is another user of it, too. */
+static bool file_set_exclusive(struct block_node *node, bool exclusive, struct error **errp)
+{
+    const struct file_state *s = node->state;
+
+    if (!s->has_locks) {
+        return true;
+    }
+    if (exclusive) {
+        return file_lock_exclusive(s->fd, node->filename, errp);
+    }
+    file_unlock_exclusive(s->fd);
+    return true;
+}
+
 static bool open_common(struct block_node *node, struct options *opts, bool is_device,
                         struct error **errp)
 {
@@ -186,7 +201,7 @@ static bool open_common(struct block_node *node, struct options *opts, bool is_d
     s->fd = -1;
     bool ok = open_fd(s, filename, &node->flags, errp) &&
               (locking == LOCKING_OFF || file_lock(s->fd, filename, node->flags & BLOCK_OPEN_RDWR,
-                                                   locking == LOCKING_ON, errp)) &&
+                                                   locking == LOCKING_ON, &s->has_locks, errp)) &&
               get_size(s, filename, errp) && file_probe_alignment(s, filename, errp);
     if (!ok && s->fd >= 0) {
         close(s->fd);
@@ -240,6 +255,7 @@ const struct block_driver block_driver_file = {
     .co_discard = file_co_discard,
     .co_write_zeroes = file_co_write_zeroes,
     .co_block_status = file_co_block_status,
+    .set_exclusive = file_set_exclusive,
 };
 
 const struct block_driver block_driver_host_device = {
@@ -258,4 +274,5 @@ const struct block_driver block_driver_host_device = {
     .co_discard = file_co_discard,
     .co_write_zeroes = file_co_write_zeroes,
     .co_block_status = file_co_block_status,
+    .set_exclusive = file_set_exclusive,
 };

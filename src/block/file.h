@@ -16,6 +16,7 @@ struct file_state {
     enum aio_io_engine engine;
     bool is_device;
     bool is_direct;
+    bool has_locks;      /* locking= and the file system allow them */
     uint32_t block_size; /* bytes: a device's logical blocks, a file system's blocks */
     uint32_t request_alignment, memory_alignment;
     uint64_t eof; /* bytes the file had when it was opened; the node's length is rounded up */
@@ -34,10 +35,14 @@ int file_co_discard(struct block_node *node, uint64_t offset, uint64_t length);
 int file_co_write_zeroes(struct block_node *node, uint64_t offset, uint64_t length, unsigned flags);
 int file_co_block_status(struct block_node *node, uint64_t offset, uint64_t *length, uint64_t *map);
 
-/* file_lock.c: until fd is closed, other processes (ferry, QEMU and its tools) cannot write to the
- * file, and nothing at all if write is true. required: locking=on; else a file system without
- * locks is fine. */
-bool file_lock(int fd, const char *filename, bool write, bool required, struct error **errp);
+/* file_lock.c. file_lock(): other processes (ferry, QEMU and its tools) see that the file is read, or
+ * also written, until fd is closed; an error if one does not want that. required: locking=on; else a
+ * file system without locks is fine, and *has_locks says so. */
+bool file_lock(int fd, const char *filename, bool write, bool required, bool *has_locks,
+               struct error **errp);
+/* From now on nobody else may write to the file; an error if somebody may already. */
+bool file_lock_exclusive(int fd, const char *filename, struct error **errp);
+void file_unlock_exclusive(int fd);
 
 /* file_align.c: fills request_alignment and memory_alignment. */
 bool file_probe_alignment(struct file_state *s, const char *filename, struct error **errp);

@@ -31,10 +31,10 @@ static const char *const names[PERMISSION_COUNT] = {
     "resize",
 };
 
-/* 0 or a positive errno. */
-static int lock_byte(int fd, off_t byte)
+/* F_RDLCK or F_UNLCK. 0 or a positive errno. */
+static int lock_byte(int fd, short type, off_t byte)
 {
-    struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+    struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
 
     return fcntl(fd, F_OFD_SETLK, &lock) < 0 ? errno : 0;
 }
@@ -51,17 +51,16 @@ static bool means_no_locks(int err)
     return err == EINVAL || err == ENOLCK || err == EOPNOTSUPP || err == ENOSYS;
 }
 
-bool file_lock(int fd, const char *filename, bool write, bool required, struct error **errp)
+bool file_lock(int fd, const char *filename, bool write, bool required, bool *has_locks,
+               struct error **errp)
 {
     uint32_t used = BIT(CONSISTENT_READ) | (write ? BIT(WRITE) : 0);
-    uint32_t unshared = BIT(WRITE); /* as QEMU for a disk; who resizes needs to write as well */
 
+    *has_locks = true;
     for (int p = 0; p < PERMISSION_COUNT; p++) {
-        int err = used & BIT(p) ? lock_byte(fd, LOCK_USED + p) : 0;
-        if (!err && unshared & BIT(p)) {
-            err = lock_byte(fd, LOCK_UNSHARED + p);
-        }
+        int err = used & BIT(p) ? lock_byte(fd, F_RDLCK, LOCK_USED + p) : 0;
         if (err && means_no_locks(err) && !required) {
+            *has_locks = false;
             return true;
         }
         if (err) {
@@ -71,12 +70,37 @@ bool file_lock(int fd, const char *filename, bool write, bool required, struct e
         }
     }
     for (int p = 0; p < PERMISSION_COUNT; p++) {
-        bool refused = used & BIT(p) && others_hold(fd, LOCK_UNSHARED + p);
-        if (refused || (unshared & BIT(p) && others_hold(fd, LOCK_USED + p))) {
-            error_set(errp, "Failed to get %s\"%s\" lock: another process is using '%s'",
-                      refused ? "" : "shared ", names[p], filename);
+        if (used & BIT(p) && others_hold(fd, LOCK_UNSHARED + p)) {
+            error_set(errp, "Failed to get \"%s\" lock: another process is using '%s'", names[p],
+                      filename);
             return false;
         }
     }
     return true;
+}
+
+/* As QEMU for a disk, all is shared but writing; who resizes needs to write as well. */
+bool file_lock_exclusive(int fd, const char *filename, struct error **errp)
+{
+    int err = lock_byte(fd, F_RDLCK, LOCK_UNSHARED + WRITE);
+
+    if (err) {
+        error_set_errno(errp, err, "Failed to lock '%s'", filename);
+        return false;
+    }
+    if (others_hold(fd, LOCK_USED + WRITE)) {
+        file_unlock_exclusive(fd);
+        error_set(errp, "Failed to get shared \"%s\" lock: another process is using '%s'",
+                  names[WRITE], filename);
+        error_add_hint(errp,
+                       "Or another drive of this VM is. Devices that all have share-rw=on may "
+                       "use it together.");
+        return false;
+    }
+    return true;
+}
+
+void file_unlock_exclusive(int fd)
+{
+    lock_byte(fd, F_UNLCK, LOCK_UNSHARED + WRITE);
 }

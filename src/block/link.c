@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Who uses a node: the links of the graph, what users claim, and drains, which go up along the
- * links to the gates.
+ * Who uses a node: the links of the graph, what users claim, which goes down along the links to the
+ * files' locks, and drains, which go up to the gates.
  *
  * A node's `drained` is the sum of the drains of itself and, over all its children, of theirs; a
  * link made or removed in the middle of a drain carries its share, so begin and end always match.
@@ -72,7 +72,8 @@ void block_node_drain_end(struct block_node *node)
 
 /* ---- links ----------------------------------------------------------------------------------- */
 
-static bool check_claim(const struct block_link *link, enum block_claim claim, struct error **errp)
+static bool check_claim(const struct block_link *link, enum block_claim claim, bool shares_write,
+                        struct error **errp)
 {
     const struct block_node *node = link->node;
 
@@ -80,11 +81,15 @@ static bool check_claim(const struct block_link *link, enum block_claim claim, s
         if (other == link || claim == BLOCK_CLAIM_NONE || other->claim == BLOCK_CLAIM_NONE) {
             continue;
         }
-        if (claim == BLOCK_CLAIM_WRITE || other->claim == BLOCK_CLAIM_WRITE) {
+        if ((claim == BLOCK_CLAIM_WRITE && !other->shares_write) ||
+            (other->claim == BLOCK_CLAIM_WRITE && !shares_write)) {
             error_set(errp, "node '%s' is already in use by '%s', so '%s' cannot %s it%s",
                       node->name, other->user, link->user,
                       claim == BLOCK_CLAIM_WRITE ? "write" : "read",
                       other->claim == BLOCK_CLAIM_WRITE ? " while that may write to it" : "");
+            if (link->gate && other->gate) {
+                error_add_hint(errp, "Devices that all have share-rw=on may use it together.");
+            }
             return false;
         }
     }
@@ -96,11 +101,44 @@ static bool check_claim(const struct block_link *link, enum block_claim claim, s
     return true;
 }
 
+static bool wants_exclusive(const struct block_node *node)
+{
+    for (const struct block_link *link = node->users; link; link = link->next_user) {
+        if (link->parent ? link->parent->is_exclusive
+                         : link->claim != BLOCK_CLAIM_NONE && !link->shares_write) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Carries what the users want down to the files. After a failure, the caller takes back what was
+ * asked for and calls again, which cannot fail. */
+static bool update_exclusive(struct block_node *node, struct error **errp)
+{
+    bool exclusive = wants_exclusive(node);
+
+    if (exclusive == node->is_exclusive) {
+        return true;
+    }
+    if (node->driver->set_exclusive && !node->driver->set_exclusive(node, exclusive, errp)) {
+        return false;
+    }
+    node->is_exclusive = exclusive;
+    for (struct block_link *link = node->children; link; link = link->next_child) {
+        if (!update_exclusive(link->node, errp)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 bool block_link_add(struct block_link *link, struct error **errp)
 {
     struct block_node *node = link->node;
 
-    if (!check_claim(link, link->claim, errp)) {
+    assert(link->parent || link->claim == BLOCK_CLAIM_NONE);
+    if (!check_claim(link, link->claim, link->shares_write, errp)) {
         return false;
     }
     block_node_ref(node);
@@ -110,12 +148,23 @@ bool block_link_add(struct block_link *link, struct error **errp)
     return true;
 }
 
-bool block_link_set_claim(struct block_link *link, enum block_claim claim, struct error **errp)
+bool block_link_set_claim(struct block_link *link, enum block_claim claim, bool shares_write,
+                          struct error **errp)
 {
-    if (!check_claim(link, claim, errp)) {
+    enum block_claim old_claim = link->claim;
+    bool old_shares_write = link->shares_write;
+
+    if (!check_claim(link, claim, shares_write, errp)) {
         return false;
     }
     link->claim = claim;
+    link->shares_write = shares_write;
+    if (!update_exclusive(link->node, errp)) {
+        link->claim = old_claim;
+        link->shares_write = old_shares_write;
+        update_exclusive(link->node, NULL);
+        return false;
+    }
     return true;
 }
 
@@ -129,5 +178,6 @@ void block_link_remove(struct block_link *link)
     }
     *p = link->next_user;
     drain_user(link, -(int)node->drained);
+    update_exclusive(node, NULL); /* there is one user less, so it only lets go */
     block_node_unref(node);
 }

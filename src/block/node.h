@@ -31,7 +31,8 @@
 #define BLOCK_OPEN_AUTO_READ_ONLY 16u /* rather read-only than fail: auto-read-only=on */
 #define BLOCK_OPEN_PROBED         32u /* raw was guessed; not for children */
 
-/* What a user does with a node. One that writes wants it for itself. */
+/* What a user does with a node. Who reads or writes it wants no other to write, unless it says that
+ * it shares that. */
 enum block_claim { BLOCK_CLAIM_NONE, BLOCK_CLAIM_READ, BLOCK_CLAIM_WRITE };
 
 /* A use of a node by what is above it. Main loop. */
@@ -41,6 +42,7 @@ struct block_link {
     struct block_gate *gate;   /* … or the gate of a backend */
     const char *user;          /* its name, for messages; lives as long as the link */
     enum block_claim claim;
+    bool shares_write;             /* others may write meanwhile; never set for a node above */
     struct block_link *next_user;  /* other users of `node` */
     struct block_link *next_child; /* other children of `parent` */
 };
@@ -60,7 +62,8 @@ struct block_node {
     /* main loop */
     unsigned refs;
     bool monitor_owned;
-    unsigned drained; /* nested drains of it and what is below it */
+    bool is_exclusive; /* somebody above claims it and shares writing with nobody */
+    unsigned drained;  /* nested drains of it and what is below it */
     struct block_link *users, *children;
     struct block_node *next;
     /* atomic */
@@ -89,9 +92,12 @@ void block_node_ref(struct block_node *node);
 void block_node_unref(struct block_node *node);
 
 /* Adds a user (link->node, parent or gate, user and claim are set) and a reference; an error if it
- * or another user writes. */
+ * or another user writes and the other does not share that. A backend's first claim is NONE. */
 bool block_link_add(struct block_link *link, struct error **errp);
-bool block_link_set_claim(struct block_link *link, enum block_claim claim, struct error **errp);
+/* For a backend. With the first claim that does not share writing, the files below are locked
+ * against writers; an error if there is one. */
+bool block_link_set_claim(struct block_link *link, enum block_claim claim, bool shares_write,
+                          struct error **errp);
 void block_link_remove(struct block_link *link);
 
 /* Closes the gates of all backends above the node, and waits (polling the loop of this thread)

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -140,14 +141,40 @@ bool chardev_delete(struct chardev *chr, struct error **errp)
     return true;
 }
 
+/* Sends what is buffered, of all at once, so that one peer that does not read leaves the time of the
+ * others alone. */
+static void drain_all(int64_t deadline_ns)
+{
+    size_t count = 0;
+    for (struct chardev *chr = registry; chr; chr = chr->next)
+        count++;
+    autofree struct pollfd *fds = xcalloc(count, sizeof(*fds));
+
+    for (bool may_go_on = true; may_go_on;) {
+        int64_t left_ns = deadline_ns - clock_get_ns(AIO_CLOCK_RT);
+        size_t n = 0;
+        for (struct chardev *chr = registry; chr; chr = chr->next) {
+            output_flush(chr);
+            int fd = output_pending_fd(chr);
+            if (fd >= 0)
+                fds[n++] = (struct pollfd){.fd = fd, .events = POLLOUT};
+        }
+        if (!n || left_ns < NS_PER_MS)
+            return;
+        int ready = poll(fds, n, (int)(left_ns / NS_PER_MS));
+        /* A peer that hung up may be reported forever without taking anything. */
+        may_go_on = ready < 0;
+        for (size_t i = 0; ready > 0 && i < n; i++)
+            may_go_on |= fds[i].revents & POLLOUT;
+    }
+}
+
 void chardevs_cleanup(void)
 {
-    int64_t deadline_ns = clock_get_ns(AIO_CLOCK_RT) + NS_PER_SEC;
-    while (registry) {
-        struct chardev *chr = registry;
-        output_drain(chr, deadline_ns);
-        destroy(chr);
-    }
+    if (registry)
+        drain_all(clock_get_ns(AIO_CLOCK_RT) + CHARDEV_LINGER_NS);
+    while (registry)
+        destroy(registry);
 }
 
 /* ---- making --------------------------------------------------------------------------------- */

@@ -99,8 +99,9 @@ void chardev_set_interrupt_fd(int fd);
 struct chardev *chardev_find(const char *id); /* NULL: none */
 /* False if a front end is attached. */
 bool chardev_delete(struct chardev *chr, struct error **errp);
-/* Deletes all: waits up to a second for output to leave, restores the terminal, removes sockets.
- * Front ends may detach later, before the loop is freed; until then nothing happens to them. */
+/* Deletes all: waits up to half a second for output that is buffered, restores the terminal, removes
+ * sockets. Front ends may detach later, before the loop is freed; until then nothing happens to
+ * them. */
 void chardevs_cleanup(void);
 
 /* Prints "Available chardev backend types: …". */
@@ -137,6 +138,8 @@ size_t chardev_write(struct chardev *chr, const void *buf, size_t len);
 void chardev_write_all(struct chardev *chr, const void *buf, size_t len);
 /* False if chardev_write() would take nothing; then writable() will be called. Any thread. */
 bool chardev_writable(struct chardev *chr);
+/* Bytes that wait for the peer to read. Any thread. */
+size_t chardev_unsent(struct chardev *chr);
 
 /* ---- mux ------------------------------------------------------------------------------------ */
 

@@ -19,6 +19,7 @@
 #define CHARDEV_STAGE_SIZE 4096
 #define CHARDEV_QUEUE_SIZE 16384 /* a power of 2 */
 #define CHARDEV_OUT_LIMIT  65536
+#define CHARDEV_LINGER_NS  (NS_PER_SEC / 2) /* for a peer to read, at the end of the process */
 
 struct chardev_option {
     const char *name;
@@ -121,8 +122,8 @@ int mux_default_focus(const struct chardev *chr);
 /* Sends what is buffered; true if front ends that wait may go on. */
 bool output_flush(struct chardev *chr);
 bool output_is_pending(struct chardev *chr);
-/* Waits until deadline (CLOCK_RT) for the buffer to empty. */
-void output_drain(struct chardev *chr, int64_t deadline_ns);
+/* The fd that buffered output waits for, or -1 if there is none. */
+int output_pending_fd(struct chardev *chr);
 void output_set_fd(struct chardev *chr, int fd);
 
 /* Terminals (terminal.c). Raw mode until terminal_restore(), exit(), or a fatal signal. */

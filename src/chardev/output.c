@@ -145,6 +145,14 @@ bool chardev_writable(struct chardev *chr)
     return ok;
 }
 
+size_t chardev_unsent(struct chardev *chr)
+{
+    pthread_mutex_lock(&chr->lock);
+    size_t count = chr->out.count;
+    pthread_mutex_unlock(&chr->lock);
+    return count;
+}
+
 /* ---- loop ----------------------------------------------------------------------------------- */
 
 static bool flush_locked(struct chardev *chr)
@@ -174,18 +182,12 @@ bool output_is_pending(struct chardev *chr)
     return pending;
 }
 
-void output_drain(struct chardev *chr, int64_t deadline_ns)
+int output_pending_fd(struct chardev *chr)
 {
     pthread_mutex_lock(&chr->lock);
-    while (chr->out_fd >= 0 && chr->out.count > 0) {
-        int64_t left_ns = deadline_ns - clock_get_ns(AIO_CLOCK_RT);
-        struct pollfd p = {.fd = chr->out_fd, .events = POLLOUT};
-        if (left_ns <= 0 || (poll(&p, 1, (int)(left_ns / NS_PER_MS) + 1) < 0 && errno != EINTR))
-            break;
-        if (p.revents)
-            flush_locked(chr);
-    }
+    int fd = chr->out.count > 0 ? chr->out_fd : -1;
     pthread_mutex_unlock(&chr->lock);
+    return fd;
 }
 
 void output_set_fd(struct chardev *chr, int fd)

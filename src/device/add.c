@@ -167,6 +167,43 @@ static const struct device_type *find_device_type(const char *driver, struct err
     return type;
 }
 
+/* A bridge that the user can add to a bus of this kind, or NULL. */
+static const struct device_type *find_bridge(const char *kind)
+{
+    for (const struct device_type *const *t = device_types(); *t; t++) {
+        const char *bus = device_type_bus(*t);
+        if ((*t)->category == DEVICE_CATEGORY_BRIDGE && !(*t)->abstract && !(*t)->internal && bus &&
+            !strcmp(bus, kind)) {
+            return *t;
+        }
+    }
+    return NULL;
+}
+
+static void set_bus_full(const struct device_type *type, const char *id, const struct bus *bus,
+                         struct error **errp)
+{
+    const struct device_type *bridge = find_bridge(bus->type->name);
+    bool has_functions =
+        device_type_property(type, "addr") && device_type_property(type, "multifunction");
+
+    error_set(errp, "%s: no slot available for %s%s%s, bus '%s' is full", bus->type->name,
+              type->name, id ? ",id=" : "", id ? id : "", bus->name);
+    autofree char *new_bus =
+        bridge
+            ? xasprintf("Give a slot to %s, which adds a bus: id=ID, and bus=ID.0 for what is to "
+                        "go there.",
+                        bridge->name)
+            : xstrdup("");
+    if (has_functions || bridge) {
+        error_add_hint(errp, "%s%s%s",
+                       has_functions ? "Devices can share a slot: multifunction=on for the first "
+                                       "of them, addr=SLOT.FUNCTION for the others."
+                                     : "",
+                       has_functions && bridge ? " " : "", new_bus);
+    }
+}
+
 static bool find_named_bus(const struct device_type *type, const char *name, struct bus **bus,
                            struct error **errp)
 {
@@ -187,17 +224,16 @@ static bool find_named_bus(const struct device_type *type, const char *name, str
         error_set(errp, "Device '%s' can't go on %s bus", type->name, (*bus)->type->name);
         return false;
     }
-    if ((*bus)->full) {
-        error_set(errp, "Bus '%s' is full", name);
-        return false;
-    }
     return true;
 }
 
-static bool find_bus(const struct device_type *type, const char *name, struct bus **bus,
+/* The bus that bus= names, else the first of the right kind that has room. A full bus may still have
+ * a place at an address that the user gives. */
+static bool find_bus(const struct device_type *type, struct options *opts, struct bus **bus,
                      struct error **errp)
 {
-    const char *kind = device_type_bus(type);
+    const char *kind = device_type_bus(type), *name = options_get(opts, "bus");
+    bool has_addr = options_has(opts, "addr") && device_type_property(type, "addr");
 
     *bus = NULL;
     if (name) {
@@ -205,11 +241,16 @@ static bool find_bus(const struct device_type *type, const char *name, struct bu
             return false;
         }
     } else if (kind) {
-        *bus = bus_find_kind(kind);
+        *bus = has_addr ? NULL : bus_find_kind(kind);
+        *bus = *bus ? *bus : bus_find_first(kind);
         if (!*bus) {
             error_set(errp, "No '%s' bus found for device '%s'", kind, type->name);
             return false;
         }
+    }
+    if (*bus && (*bus)->full && !has_addr) {
+        set_bus_full(type, options_get(opts, "id"), *bus, errp);
+        return false;
     }
     if (cold_plug_done && *bus && !(*bus)->type->hotplug) {
         error_set(errp, "Bus '%s' does not support hotplugging", (*bus)->name);
@@ -243,11 +284,10 @@ struct device *device_add(struct options *opts, struct error **errp)
 {
     static const char *const framing[] = {"driver", "bus", "id", NULL};
     const char *id = options_get(opts, "id");
-    const char *bus_name = options_get(opts, "bus");
     struct bus *bus;
     const struct device_type *type = find_device_type(options_get(opts, "driver"), errp);
 
-    if (!type || !find_bus(type, bus_name, &bus, errp)) {
+    if (!type || !find_bus(type, opts, &bus, errp)) {
         return NULL;
     }
     struct device *dev = device_new(type);

@@ -80,6 +80,16 @@ struct bus *bus_find_kind(const char *kind)
     return find(match_free_kind, (void *)kind);
 }
 
+static bool match_kind(const struct bus *bus, void *opaque)
+{
+    return strcmp(bus->type->name, opaque) == 0;
+}
+
+struct bus *bus_find_first(const char *kind)
+{
+    return find(match_kind, (void *)kind);
+}
+
 struct names {
     const char **list;
     size_t count;

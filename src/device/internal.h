@@ -23,6 +23,9 @@ void device_type_hint(const char *name, bool objects, struct error **errp);
 /* Applies -global to a new device; an error goes to dev->global_error. */
 void device_apply_globals(struct device *dev);
 
+/* First bus of that kind, full or not. */
+struct bus *bus_find_first(const char *kind);
+
 /* Names of buses, for hints: a list to be freed (not the names). */
 const char **bus_names(size_t *count);
 

@@ -8,6 +8,8 @@
 #include "device/iothread.h"
 
 #include <assert.h>
+#include <inttypes.h>
+#include <limits.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
@@ -19,10 +21,13 @@
 #include "base/alloc.h"
 #include "mem/address_space.h"
 
+#define THREAD_POOL_MAX 64 /* QEMU's default, and what the shared pool of aio/ has */
+
 struct iothread {
     struct device dev;
     /* constant after realize */
     uint64_t poll_max_ns, poll_grow, poll_shrink;
+    uint64_t aio_max_batch, thread_pool_min, thread_pool_max;
     struct aio_loop *loop;
     pthread_t thread;
     int tid;
@@ -76,9 +81,38 @@ static int create_thread(struct iothread *iothread)
     return err;
 }
 
+static bool check_properties(const struct iothread *iothread, struct error **errp)
+{
+    uint64_t min = iothread->thread_pool_min, max = iothread->thread_pool_max;
+
+    if (min > max || max == 0 || max > INT_MAX) {
+        error_set(errp, "bad thread-pool-min/thread-pool-max values");
+        error_add_hint(errp, "The minimum must not exceed the maximum, which is 1 at least.");
+        return false;
+    }
+    return true;
+}
+
+/* With the defaults it uses the pool that all such loops share. */
+static bool set_up_loop(struct iothread *iothread, struct error **errp)
+{
+    struct aio_loop *loop = iothread->loop;
+    uint64_t min = iothread->thread_pool_min, max = iothread->thread_pool_max;
+
+    aio_loop_set_poll(loop, (int64_t)iothread->poll_max_ns, (int64_t)iothread->poll_grow,
+                      (int64_t)iothread->poll_shrink);
+    aio_loop_set_batch(loop, iothread->aio_max_batch);
+    return (min == 0 && max == THREAD_POOL_MAX) ||
+           aio_loop_set_thread_pool(loop, (unsigned)min, (unsigned)max, errp);
+}
+
 static bool iothread_realize(struct device *dev, struct error **errp)
 {
     struct iothread *iothread = (struct iothread *)dev;
+
+    if (!check_properties(iothread, errp)) {
+        return false;
+    }
 
     /* Its thread gets the loop's name. */
     autofree char *name = xasprintf("IO %s", dev->id ? dev->id : "iothread");
@@ -87,8 +121,11 @@ static bool iothread_realize(struct device *dev, struct error **errp)
     if (!iothread->loop) {
         return false;
     }
-    aio_loop_set_poll(iothread->loop, (int64_t)iothread->poll_max_ns, (int64_t)iothread->poll_grow,
-                      (int64_t)iothread->poll_shrink);
+    if (!set_up_loop(iothread, errp)) {
+        aio_loop_free(iothread->loop);
+        iothread->loop = NULL;
+        return false;
+    }
     sem_init(&iothread->started, 0, 0);
     iothread->stop = false;
     int err = create_thread(iothread);
@@ -126,6 +163,12 @@ static const struct property iothread_props[] = {
                     "factor by which polling gets longer, 0 means 2"),
     PROPERTY_UINT64("poll-shrink", struct iothread, poll_shrink, 0, 0, INT64_MAX,
                     "divisor by which polling gets shorter, 0 means at once"),
+    PROPERTY_UINT64("aio-max-batch", struct iothread, aio_max_batch, 0, 0, INT64_MAX,
+                    "requests that are handed over together, 0 means no limit"),
+    PROPERTY_UINT64("thread-pool-min", struct iothread, thread_pool_min, 0, 0, INT64_MAX,
+                    "threads that the thread pool keeps"),
+    PROPERTY_UINT64("thread-pool-max", struct iothread, thread_pool_max, THREAD_POOL_MAX, 0,
+                    INT64_MAX, "threads that the thread pool has at most"),
     PROPERTY_END,
 };
 

@@ -3,6 +3,7 @@
  * iothread: an object that runs an event loop of its own, for the data plane of devices.
  *
  *   -object iothread,id=io0[,poll-max-ns=N][,poll-grow=N][,poll-shrink=N]
+ *           [,aio-max-batch=N][,thread-pool-min=N][,thread-pool-max=N]
  *
  * The thread lives from realize to unrealize; users hold a reference meanwhile.
  */

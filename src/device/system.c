@@ -54,10 +54,10 @@ void system_debug_stop(unsigned vcpu)
     }
 }
 
-void system_io_error(const char *device, bool is_write)
+void system_io_error(const struct system_io_error *error)
 {
     if (handlers && handlers->io_error) {
-        handlers->io_error(device, is_write);
+        handlers->io_error(error);
     }
 }
 

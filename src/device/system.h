@@ -3,7 +3,7 @@
  * Requests to the whole machine: a device or a vCPU asks, the main thread carries out.
  *
  * Any thread, with or without the machine lock; only the first request of a kind counts until it
- * has been carried out.
+ * has been carried out, unless it says otherwise.
  */
 #ifndef FERRY_DEVICE_SYSTEM_H
 #define FERRY_DEVICE_SYSTEM_H
@@ -31,6 +31,18 @@ struct system_crash {
     unsigned vcpu;
 };
 
+/* A disk's request that failed, and what became of it: QMP's BLOCK_IO_ERROR. The texts are valid
+ * during the call. */
+struct system_io_error {
+    const char *who;   /* for messages: the drive, or the device */
+    const char *drive; /* the drive's name, "" for a node that is no -drive */
+    const char *node;  /* the node below the device */
+    bool is_write;     /* all that is no read */
+    enum { SYSTEM_IO_REPORT, SYSTEM_IO_IGNORE, SYSTEM_IO_STOP } action; /* STOP: the VM stops */
+    int error;                                                          /* positive errno */
+    bool has_io_status; /* query-block shows one for this drive */
+};
+
 struct system_handlers {
     void (*shutdown)(enum system_cause cause, int exit_status);
     void (*reset)(enum system_cause cause);
@@ -40,8 +52,8 @@ struct system_handlers {
     void (*internal_error)(unsigned vcpu);
     /* A breakpoint or watchpoint of the debugger. */
     void (*debug)(unsigned vcpu);
-    /* A disk error stops the VM (werror=stop, rerror=stop). */
-    void (*io_error)(const char *device, bool is_write);
+    /* A disk error. */
+    void (*io_error)(const struct system_io_error *error);
 };
 
 void system_set_handlers(const struct system_handlers *handlers); /* once, by vmm */
@@ -69,6 +81,7 @@ void system_reset_request(enum system_cause cause);
 void system_guest_panicked(const struct system_crash *crash);
 void system_internal_error(unsigned vcpu);
 void system_debug_stop(unsigned vcpu);
-void system_io_error(const char *device, bool is_write);
+/* Every one counts, also one after the other of the same disk. */
+void system_io_error(const struct system_io_error *error);
 
 #endif

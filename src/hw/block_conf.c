@@ -83,7 +83,8 @@ bool block_conf_attach(struct block_conf *conf, struct device *dev, struct error
         return false;
     }
     autofree char *text = xasprintf("%s", dev->id ? dev->id : dev->type->name);
-    conf->backend = backend_attach(conf->drive, text, !backend_text_is_readonly(conf->drive), errp);
+    conf->backend = backend_attach(conf->drive, text, !backend_text_is_readonly(conf->drive),
+                                   conf->share_rw, errp);
     if (!conf->backend) {
         return false;
     }

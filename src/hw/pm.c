@@ -306,6 +306,11 @@ bool acpi_pm_power_button(void)
     return true;
 }
 
+void acpi_pm_remove_power_button(void)
+{
+    the_pm = NULL;
+}
+
 static bool pm_post_load(void *object, unsigned version)
 {
     struct acpi_pm *pm = object;

@@ -81,5 +81,8 @@ void acpi_pm_gpe(struct acpi_pm *pm, unsigned n);
 
 /* The button of the machine (QMP system_powerdown). False: the machine has no ACPI. */
 bool acpi_pm_power_button(void);
+/* -machine acpi=off where the registers are part of a chip: without tables no guest looks at them, so
+ * the machine has no button. */
+void acpi_pm_remove_power_button(void);
 
 #endif

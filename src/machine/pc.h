@@ -10,6 +10,7 @@
 #define FERRY_MACHINE_PC_H
 
 #include "machine/machine.h"
+#include "pci/pci.h"
 
 /* Where firmware puts the ACPI registers. */
 #define PC_PM_BASE 0x600
@@ -40,6 +41,10 @@ struct pc_chipset {
 };
 const struct pc_chipset *pc_chipset(const struct machine *machine);
 extern const struct pc_chipset pc_i440fx_chipset, pc_q35_chipset;
+
+/* For setup(): the host bridge's PAM registers, from `pam` on, so that c0000 to fffff is RAM to read
+ * and to write. */
+void pc_open_shadow_ram(struct pci_device *host, unsigned pam);
 
 /* Each reset without firmware: registers, BARs, PIRQs, decode bits. Machine lock held. */
 bool pc_firmware_setup(struct machine *machine, struct error **errp);

@@ -12,6 +12,7 @@
 #include "hw/gsi.h"
 #include "hw/i8042.h"
 #include "hw/isa_misc.h"
+#include "hw/pam.h"
 #include "hw/pit.h"
 #include "hw/rtc.h"
 #include "hw/serial.h"
@@ -181,6 +182,16 @@ static uint8_t interrupt_line(void *opaque, struct pci_device *pci, unsigned pin
     struct machine *machine = opaque;
 
     return machine->type->interrupt_line(machine, pci, pin);
+}
+
+void pc_open_shadow_ram(struct pci_device *host, unsigned pam)
+{
+    /* RE and WE of the one segment in the first register and the two in each of the others (i440FX
+     * 3.2.11, Q35 MCH 5.1.21). */
+    pci_config_write(host, pam, 0x30, 1);
+    for (unsigned i = 1; i < PAM_REGISTERS; i++) {
+        pci_config_write(host, pam + i, 0x33, 1);
+    }
 }
 
 bool pc_firmware_setup(struct machine *machine, struct error **errp)

@@ -60,10 +60,7 @@ static void pc_setup(struct machine *machine)
     struct pci_device *host = pci_device(machine->host_bridge);
     struct pci_device *isa = pci_device(machine->isa_bridge);
 
-    pci_config_write(host, I440FX_PAM, 0x30, 1); /* f0000: RAM */
-    for (unsigned i = 1; i < 7; i++) {
-        pci_config_write(host, I440FX_PAM + i, 0x33, 1);
-    }
+    pc_open_shadow_ram(host, I440FX_PAM);
     for (unsigned i = 0; i < 4; i++) {
         pci_config_write(isa, PIIX3_PIRQ_ROUTE + i, pirq_irq[i], 1);
     }

@@ -49,6 +49,9 @@ static bool q35_init(struct machine *machine, struct error **errp)
     }
     machine->isa_bridge = &lpc->dev;
     machine->pm = &lpc->dev;
+    if (!machine->acpi) {
+        acpi_pm_remove_power_button();
+    }
     machine->isa_bus = ich9_isa_bus(lpc);
     machine->sci_gsi = ICH9_SCI_IRQ;
     return pc_init_isa(machine, errp);
@@ -59,10 +62,7 @@ static void q35_setup(struct machine *machine)
     struct pci_device *host = pci_device(machine->host_bridge);
     struct pci_device *lpc = pci_device(machine->isa_bridge);
 
-    pci_config_write(host, Q35_PAM, 0x30, 1); /* f0000: RAM */
-    for (unsigned i = 1; i < 7; i++) {
-        pci_config_write(host, Q35_PAM + i, 0x33, 1);
-    }
+    pc_open_shadow_ram(host, Q35_PAM);
     pci_config_write(host, Q35_PCIEXBAR + 4, 0, 4);
     pci_config_write(host, Q35_PCIEXBAR, ECAM_BASE | 1, 4);
     for (unsigned i = 0; i < 4; i++) {

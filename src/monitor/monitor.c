@@ -9,6 +9,7 @@
 
 #include "aio/loop.h"
 #include "base/alloc.h"
+#include "base/log.h"
 #include "base/options.h"
 #include "chardev/chardev.h"
 #include "device/iothread.h"
@@ -16,6 +17,8 @@
 #include "monitor/qtest.h"
 
 #define READ_MAX 4096
+/* A client that does not read loses events beyond this: a guest can cause as many as it likes. */
+#define UNREAD_MAX (1u << 20)
 
 /* A session on a character device: QMP or qtest. Main loop. */
 struct monitor {
@@ -25,6 +28,7 @@ struct monitor {
     struct qmp_session *qmp;     /* or NULL */
     struct qtest_session *qtest; /* or NULL */
     FILE *log;
+    bool has_lost_events; /* and it was said, for this client */
 };
 
 static struct monitor *monitors;
@@ -66,6 +70,7 @@ static void monitor_event(void *opaque, enum chardev_event event)
     struct monitor *monitor = opaque;
 
     if (event == CHARDEV_OPENED) {
+        monitor->has_lost_events = false;
         if (monitor->qmp) {
             qmp_session_open(monitor->qmp);
         } else {
@@ -215,13 +220,24 @@ bool qtest_server_start(const char *device, const char *log, struct error **errp
 
 /* ---- events --------------------------------------------------------------------------------- */
 
+static void send_event(struct monitor *monitor, json_t *event)
+{
+    if (chardev_unsent(monitor->chr) <= UNREAD_MAX) {
+        qmp_session_event(monitor->qmp, event);
+    } else if (!monitor->has_lost_events) {
+        monitor->has_lost_events = true;
+        log_warn("the QMP client of chardev '%s' does not read; events for it are lost",
+                 chardev_id(monitor->chr));
+    }
+}
+
 static void broadcast(void *opaque)
 {
     json_t *event = opaque;
 
     for (struct monitor *monitor = monitors; monitor; monitor = monitor->next) {
         if (monitor->qmp) {
-            qmp_session_event(monitor->qmp, event);
+            send_event(monitor, event);
         }
     }
     json_decref(event);

@@ -40,7 +40,7 @@ bool qtest_server_start(const char *device, const char *log, struct error **errp
 void monitors_cleanup(void);
 
 /* Sends an event to every QMP client that has left capabilities negotiation. data is stolen, may be
- * NULL. Any thread. */
+ * NULL. A client that leaves a megabyte unread gets no more until it reads. Any thread. */
 void qmp_event(const char *name, json_t *data);
 
 #endif

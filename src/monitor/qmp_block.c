@@ -46,6 +46,11 @@ json_t *qmp_query_named_block_nodes(json_t *args, struct error **errp)
 
 json_t *qmp_query_block(json_t *args, struct error **errp)
 {
+    static const char *const statuses[] = {
+        [BLOCK_IO_OK] = "ok",
+        [BLOCK_IO_FAILED] = "failed",
+        [BLOCK_IO_NOSPACE] = "nospace",
+    };
     json_t *list = json_array();
 
     for (struct block_backend *be = backend_first(); be; be = backend_next(be)) {
@@ -54,8 +59,8 @@ json_t *qmp_query_block(json_t *args, struct error **errp)
                                  0, "removable", 0, "type", "unknown", "inserted",
                                  node_info(backend_root(be), backend_write_cache(be)));
 
-        if (*device) {
-            json_object_set_new(info, "io-status", json_string("ok"));
+        if (backend_has_io_status(be)) {
+            json_object_set_new(info, "io-status", json_string(statuses[backend_io_status(be)]));
         }
         /* Without an id it is only a type's name. */
         if (device_find(device)) {

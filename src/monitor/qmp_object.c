@@ -263,14 +263,15 @@ json_t *qmp_qom_list(json_t *args, struct error **errp)
 static json_t *property_value(const struct property *p, const char *text)
 {
     const char *kind = p->kind->name;
+    bool negative = text[0] == '-';
     uint64_t number;
 
     if (!strcmp(kind, "bool")) {
         return json_boolean(!strcmp(text, "true"));
     }
     if ((!strncmp(kind, "uint", 4) || !strncmp(kind, "int", 3) || !strncmp(kind, "size", 4)) &&
-        parse_uint(text, &number)) {
-        return json_integer((json_int_t)number);
+        parse_uint(text + negative, &number)) {
+        return json_integer(negative ? -(json_int_t)number : (json_int_t)number);
     }
     return json_string(text);
 }
@@ -358,7 +359,8 @@ json_t *qmp_object_del(json_t *args, struct error **errp)
 
 json_t *qmp_query_iothreads(json_t *args, struct error **errp)
 {
-    static const char *const numbers[] = {"poll-max-ns", "poll-grow", "poll-shrink"};
+    static const char *const numbers[] = {"poll-max-ns", "poll-grow", "poll-shrink",
+                                          "aio-max-batch"};
     json_t *list = json_array();
 
     for (struct device *dev = device_first(); dev; dev = dev->next) {
@@ -367,8 +369,8 @@ json_t *qmp_query_iothreads(json_t *args, struct error **errp)
         if (!device_is_a(dev, &iothread_type)) {
             continue;
         }
-        info = json_pack("{s:s, s:i, s:i}", "id", dev->id, "thread-id",
-                         iothread_thread_id((struct iothread *)dev), "aio-max-batch", 0);
+        info = json_pack("{s:s, s:i}", "id", dev->id, "thread-id",
+                         iothread_thread_id((struct iothread *)dev));
         for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
             autofree char *text = device_get(dev, numbers[i]);
             uint64_t value = 0;

@@ -12,6 +12,7 @@
 
 #include "accel/vcpu.h"
 #include "aio/clock.h"
+#include "base/alloc.h"
 #include "base/log.h"
 #include "block/backend.h"
 #include "chardev/chardev.h"
@@ -31,10 +32,14 @@ enum request {
     REQUEST_DEBUG = 1 << 5,
 };
 
+/* Disk errors that may wait for the main loop: more than a queue of requests has. */
+#define IO_ERRORS_MAX 4096
+
 static struct {
     /* atomic */
     _Atomic(uint32_t) pending;
     _Atomic(int) shutdown_cause, reset_cause, exit_status;
+    _Atomic(unsigned) io_errors; /* on their way to the main loop */
     /* main thread */
     struct aio_loop *loop;
     struct machine *machine;
@@ -123,11 +128,87 @@ static void on_debug(unsigned vcpu)
     request(REQUEST_DEBUG);
 }
 
-static void on_io_error(const char *device, bool is_write)
+/* A disk error on its way to the main loop. */
+struct io_error {
+    char *who;
+    json_t *data;
+    bool is_write, stops;
+};
+
+static void stop_for_io_error(const char *who, bool is_write)
 {
     /* All that is in flight may fail at once: a line for the first. */
     if (request(REQUEST_IO_ERROR)) {
-        log_error("device '%s': %s error; the VM stops", device, is_write ? "write" : "read");
+        log_error("device '%s': %s error; the VM stops", who, is_write ? "write" : "read");
+    }
+}
+
+/* Main loop. The event first: STOP follows it. */
+static void carry_out_io_error(void *opaque)
+{
+    struct io_error *error = opaque;
+
+    qmp_event("BLOCK_IO_ERROR", error->data);
+    if (error->stops) {
+        stop_for_io_error(error->who, error->is_write);
+    }
+    free(error->who);
+    free(error);
+}
+
+static void carry_out_posted_io_error(void *opaque)
+{
+    atomic_fetch_sub(&vm.io_errors, 1);
+    carry_out_io_error(opaque);
+}
+
+static json_t *io_error_data(const struct system_io_error *e)
+{
+    static const char *const actions[] = {
+        [SYSTEM_IO_REPORT] = "report",
+        [SYSTEM_IO_IGNORE] = "ignore",
+        [SYSTEM_IO_STOP] = "stop",
+    };
+    json_t *data = json_pack("{s:s, s:s, s:s, s:s, s:s}", "device", e->drive, "node-name", e->node,
+                             "operation", e->is_write ? "write" : "read", "action",
+                             actions[e->action], "reason", strerror(e->error));
+
+    if (e->has_io_status) {
+        json_object_set_new(data, "nospace", json_boolean(e->error == ENOSPC));
+    }
+    return data;
+}
+
+static void on_io_error(const struct system_io_error *e)
+{
+    bool here = aio_loop_current() == vm.loop;
+
+    /* A guest on an iothread must not fill our memory with errors that the main loop has no time
+     * for. */
+    if (!here && atomic_fetch_add(&vm.io_errors, 1) >= IO_ERRORS_MAX) {
+        static _Atomic(bool) has_warned;
+        atomic_fetch_sub(&vm.io_errors, 1);
+        if (!atomic_exchange(&has_warned, true)) {
+            log_warn("device '%s': more errors than can be told; BLOCK_IO_ERROR events are lost",
+                     e->who);
+        }
+        if (e->action == SYSTEM_IO_STOP) {
+            stop_for_io_error(e->who, e->is_write);
+        }
+        return;
+    }
+
+    struct io_error *error = xnew(struct io_error);
+    *error = (struct io_error){
+        .who = xstrdup(e->who),
+        .data = io_error_data(e),
+        .is_write = e->is_write,
+        .stops = e->action == SYSTEM_IO_STOP,
+    };
+    if (here) {
+        carry_out_io_error(error);
+    } else {
+        aio_call(vm.loop, carry_out_posted_io_error, error);
     }
 }
 
@@ -162,6 +243,7 @@ bool vm_start(struct error **errp)
         error_set(errp, "Resetting the Virtual Machine is required");
         return false;
     }
+    backends_reset_io_status();
     clock_virtual_resume();
     timers_clock_changed(AIO_CLOCK_VIRTUAL);
     system_vm_state_changed(true);

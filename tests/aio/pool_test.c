@@ -2,9 +2,13 @@
 /* The thread pool. pthread_create() is wrapped, so that it can be made to fail. */
 #include "kit.h"
 
+#include <dirent.h>
+#include <fcntl.h>
 #include <sched.h>
+#include <unistd.h>
 
 #include "aio/thread_pool.h"
+#include "aio/uring.h"
 
 static atomic_int creations_left; /* negative: any number */
 
@@ -25,7 +29,7 @@ int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(
 
 static void wait_for_workers(unsigned count)
 {
-    while (thread_pool_workers() > count) {
+    while (thread_pool_workers(NULL) > count) {
         kit_sleep_ms(1);
     }
 }
@@ -128,7 +132,7 @@ static void test_workers_are_many_and_bounded(void **state)
     }
     kit_poll_until(kit->loop, &crowd.done, 200);
     assert_int_equal(atomic_load(&crowd.most), POOL_MAX_WORKERS);
-    assert_in_range(thread_pool_workers(), 0, POOL_MAX_WORKERS);
+    assert_in_range(thread_pool_workers(NULL), 0, POOL_MAX_WORKERS);
     thread_pool_set_idle_ns(20 * NS_PER_MS);
 }
 
@@ -182,7 +186,7 @@ static void test_without_threads(void **state)
         }
         kit_poll_until(kit->loop, &crowd.done, 100);
         assert_true(crowd.ok);
-        assert_in_range(thread_pool_workers(), 0, threads);
+        assert_in_range(thread_pool_workers(NULL), 0, threads);
     }
     atomic_store(&creations_left, -1);
 }
@@ -217,6 +221,153 @@ static void test_loops_share_the_pool(void **state)
     }
 }
 
+/* ---- a loop's own pool ---------------------------------------------------------------------- */
+
+static void use_own_pool(struct kit *kit, unsigned min, unsigned max)
+{
+    aio_loop_unbind(kit->loop);
+    assert_true(aio_loop_set_thread_pool(kit->loop, min, max, NULL));
+    aio_loop_bind(kit->loop);
+}
+
+static unsigned threads_of_process(void)
+{
+    unsigned count = 0;
+    DIR *dir = opendir("/proc/self/task");
+    while (readdir(dir)) {
+        count++;
+    }
+    closedir(dir);
+    return count;
+}
+
+static void test_own_pool(void **state)
+{
+    struct kit *kit = kit_of(state);
+    struct crowd crowd = {.wanted = 4};
+    static struct job jobs[50];
+    unsigned before = threads_of_process();
+
+    use_own_pool(kit, 2, 4);
+    struct thread_pool *own = kit->loop->pool;
+    assert_int_equal(thread_pool_workers(own), 2);
+    for (int i = 0; i < 50; i++) {
+        jobs[i] = (struct job){&crowd, i};
+        coroutine_enter(coroutine_new(co_meets, &jobs[i]));
+    }
+    kit_poll_until(kit->loop, &crowd.done, 50);
+    assert_int_equal(atomic_load(&crowd.most), 4);
+    assert_int_equal(thread_pool_workers(NULL), 0);
+    /* The two that are too many end, the others stay. */
+    while (thread_pool_workers(own) > 2) {
+        kit_sleep_ms(1);
+    }
+    kit_sleep_ms(60);
+    assert_int_equal(thread_pool_workers(own), 2);
+    crowd = (struct crowd){.ok = true};
+    coroutine_enter(coroutine_new(co_result, &jobs[0]));
+    kit_poll_until(kit->loop, &crowd.done, 1);
+
+    /* All go with the loop. */
+    aio_loop_unbind(kit->loop);
+    aio_loop_free(kit->loop);
+    kit->loop = NULL;
+    for (int i = 0; i < 5000 && threads_of_process() > before; i++) {
+        kit_sleep_ms(1); /* the kernel's part of their end */
+    }
+    assert_true(threads_of_process() <= before);
+}
+
+static void test_own_pool_without_threads(void **state)
+{
+    struct kit *kit = kit_of(state);
+    struct error *err = NULL;
+
+    atomic_store(&creations_left, 2);
+    aio_loop_unbind(kit->loop);
+    assert_false(aio_loop_set_thread_pool(kit->loop, 3, 3, &err));
+    assert_string_equal(error_message(err),
+                        "the host gives event loop 'test' only 2 of 3 threads for its pool");
+    error_free(err);
+    aio_loop_bind(kit->loop);
+    /* None at the beginning is no error, nor later. */
+    atomic_store(&creations_left, 0);
+    use_own_pool(kit, 0, 2);
+    struct crowd crowd = {.ok = true};
+    struct job job = {&crowd, 7};
+    coroutine_enter(coroutine_new(co_unchecked, &job));
+    kit_poll_until(kit->loop, &crowd.done, 1);
+    assert_true(crowd.ok);
+    atomic_store(&creations_left, -1);
+}
+
+/* ---- batches -------------------------------------------------------------------------------- */
+
+static int note_inside(void *opaque)
+{
+    struct job *job = opaque;
+    atomic_fetch_add(&job->crowd->inside, 1);
+    return 0;
+}
+
+static void co_notes(void *opaque)
+{
+    struct job *job = opaque;
+    co_thread_pool(note_inside, job);
+    job->crowd->done++;
+}
+
+/* Full batches go to the workers at once, the rest at the end of the round. */
+static void test_batch(void **state)
+{
+    struct kit *kit = kit_of(state);
+    struct crowd crowd = {0};
+    struct job job = {&crowd, 0};
+
+    aio_loop_set_batch(kit->loop, 4);
+    for (int i = 0; i < 10; i++) {
+        coroutine_enter(coroutine_new(co_notes, &job));
+    }
+    while (atomic_load(&crowd.inside) < 8) {
+        kit_sleep_ms(1);
+    }
+    kit_sleep_ms(20);
+    assert_int_equal(atomic_load(&crowd.inside), 8);
+    assert_int_equal(crowd.done, 0);
+    kit_poll_until(kit->loop, &crowd.done, 10);
+}
+
+static void co_read(void *opaque)
+{
+    struct job *job = opaque;
+    char byte;
+    struct iovec iov = {.iov_base = &byte, .iov_len = 1};
+    struct aio_request request = {.op = AIO_OP_READ, .fd = job->number, .iov = &iov, .niov = 1};
+    job->crowd->ok &= co_aio_submit(AIO_IO_URING, &request) == 1;
+    job->crowd->done++;
+}
+
+static void test_uring_batch(void **state)
+{
+    struct kit *kit = kit_of(state);
+    struct crowd crowd = {.ok = true};
+    struct job job = {&crowd, open("/proc/self/exe", O_RDONLY | O_CLOEXEC)};
+
+    if (!loop_get_uring(kit->loop)) {
+        print_message("no io_uring on this machine\n");
+        skip();
+    }
+    kit_poll_all(kit->loop);
+    aio_loop_set_batch(kit->loop, 4);
+    for (unsigned i = 1; i <= 10; i++) {
+        coroutine_enter(coroutine_new(co_read, &job));
+        assert_int_equal(io_uring_sq_ready(&kit->loop->uring->ring), i % 4);
+    }
+    kit_poll_until(kit->loop, &crowd.done, 10);
+    assert_true(crowd.ok);
+    close(job.number);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -225,6 +376,10 @@ int main(void)
         POOL_TEST(test_idle_workers_end),
         POOL_TEST(test_without_threads),
         POOL_TEST(test_loops_share_the_pool),
+        POOL_TEST(test_own_pool),
+        POOL_TEST(test_own_pool_without_threads),
+        POOL_TEST(test_batch),
+        POOL_TEST(test_uring_batch),
     };
     return KIT_MAIN("pool", tests);
 }

@@ -139,11 +139,13 @@ static void refusals(void **state)
              device);
     kit_drive_fails(text, message);
 
-    kit_drive("file=%s,format=raw,if=none", device);
+    struct block_backend *be = kit_drive("file=%s,format=raw,if=none,id=d0", device);
+    assert_ptr_equal(backend_attach("d0", "disk", true, false, NULL), be);
     snprintf(text, sizeof(text), "file=%s,format=raw,if=none", device);
     snprintf(message, sizeof(message),
              "Failed to get \"write\" lock: another process is using '%s'", device);
     kit_drive_fails(text, message);
+    backend_detach(be);
 }
 
 int main(void)

@@ -117,7 +117,7 @@ static struct kit_thread *begin(uint64_t delay_ns)
     fault_reset();
     kit_blockdev("driver=raw,node-name=top,file.driver=raw,file.node-name=mid,"
                  "file.file.driver=fault,file.file.node-name=bottom,file.file.align=512");
-    be = backend_attach("top", "disk", true, NULL);
+    be = backend_attach("top", "disk", true, false, NULL);
     assert_non_null(be);
     fault.delay_ns = delay_ns;
     struct kit_thread *second = kit_thread_start(AIO_LOOP_AUTO);
@@ -194,7 +194,7 @@ static void graph_changes_while_drained(void **state)
     kit_blockdev("driver=raw,node-name=top,file=bottom");
     struct block_node *top = block_node_find("top");
     assert_int_equal(top->drained, 1);
-    be = backend_attach("top", "disk", true, NULL);
+    be = backend_attach("top", "disk", true, false, NULL);
     struct stream *s = &streams[0];
     atomic_store(&s->stop, true);
     atomic_store(&s->stopped, false);
@@ -253,7 +253,7 @@ static void detach_right_after_a_drain(void **state)
 {
     fault_reset();
     kit_blockdev("driver=fault,node-name=bottom");
-    be = backend_attach("bottom", "disk", true, NULL);
+    be = backend_attach("bottom", "disk", true, false, NULL);
     struct stream *s = &streams[0];
     atomic_store(&s->stop, true);
     atomic_store(&s->stopped, false);

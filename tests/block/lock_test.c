@@ -7,8 +7,15 @@
 
 #include "kit.h"
 
-#define WRITE_LOCK  "Failed to get \"write\" lock: another process is using 'image'"
-#define SHARED_LOCK "Failed to get shared \"write\" lock: another process is using 'image'"
+#define WRITE_LOCK "Failed to get \"write\" lock: another process is using 'image'"
+#define SHARED_LOCK                                                                                \
+    "Failed to get shared \"write\" lock: another process is using 'image' | Or another drive of " \
+    "this VM is. Devices that all have share-rw=on may use it together."
+
+#define IMAGE "file=image,format=raw,if=none"
+
+static struct block_backend *attached[8];
+static unsigned attached_count;
 
 static int setup(void **state)
 {
@@ -17,18 +24,97 @@ static int setup(void **state)
     return 0;
 }
 
+static void close_all(void)
+{
+    while (attached_count) {
+        backend_detach(attached[--attached_count]);
+    }
+    kit_close();
+}
+
+static int teardown(void **state)
+{
+    close_all();
+    return kit_teardown(state);
+}
+
+static struct block_backend *try_attach(struct block_backend *be, bool shares_write,
+                                        struct error **errp)
+{
+    const char *name = backend_name(be);
+
+    return backend_attach(name, "disk", !backend_text_is_readonly(name), shares_write, errp);
+}
+
+/* -drive and a device on it. */
+static struct block_backend *disk(const char *drive, bool shares_write)
+{
+    struct block_backend *be = kit_drive("%s", drive);
+    struct error *err = NULL;
+
+    if (!try_attach(be, shares_write, &err)) {
+        fail_msg("%s: %s", drive, error_message(err));
+    }
+    attached[attached_count++] = be;
+    return be;
+}
+
+/* The drive can be opened, but no device attached. */
+static void disk_fails(const char *drive, bool shares_write, const char *message)
+{
+    struct block_backend *be = kit_drive("%s", drive);
+    struct error *err = NULL;
+
+    assert_null(try_attach(be, shares_write, &err));
+    kit_assert_error(err, message);
+}
+
 static void between_us(void **state)
 {
-    kit_drive("file=image,format=raw,if=none");
-    kit_drive_fails("file=image,format=raw,if=none", WRITE_LOCK);
-    kit_drive_fails("file=image,format=raw,if=none,readonly=on", SHARED_LOCK);
-    kit_close();
-    kit_drive("file=image,format=raw,if=none,readonly=on");
-    kit_drive("file=image,format=raw,if=none,readonly=on");
-    kit_drive_fails("file=image,format=raw,if=none", WRITE_LOCK);
-    kit_drive("file=image,format=raw,if=none,file.locking=off");
-    kit_close();
-    kit_drive("file=image,format=raw,if=none,file.locking=on");
+    disk(IMAGE, false);
+    kit_drive_fails(IMAGE, WRITE_LOCK);
+    disk_fails(IMAGE ",readonly=on", false, SHARED_LOCK);
+    close_all();
+    disk(IMAGE ",readonly=on", false);
+    disk(IMAGE ",readonly=on", false);
+    kit_drive_fails(IMAGE, WRITE_LOCK);
+    kit_drive(IMAGE ",file.locking=off");
+    close_all();
+    disk(IMAGE ",file.locking=on", false);
+}
+
+/* Open at the same time, they may only be used together by devices that share. */
+static void shared(void **state)
+{
+    struct error *err = NULL;
+
+    struct block_backend *first = kit_drive(IMAGE), *second = kit_drive(IMAGE);
+    assert_null(try_attach(first, false, &err));
+    kit_assert_error(err, SHARED_LOCK);
+    assert_string_equal(backend_device(first), "");
+    assert_non_null(try_attach(first, true, NULL));
+    attached[attached_count++] = first;
+    err = NULL;
+    assert_null(try_attach(second, false, &err));
+    kit_assert_error(err, SHARED_LOCK);
+    assert_non_null(try_attach(second, true, NULL));
+    attached[attached_count++] = second;
+    disk(IMAGE ",readonly=on", true);
+    disk_fails(IMAGE ",readonly=on", false, SHARED_LOCK);
+
+    char data[512], seen[512];
+    memset(data, 0x5a, sizeof(data));
+    assert_int_equal(kit_write(first, 512, data, 512), 0);
+    assert_int_equal(kit_read(second, 512, seen, 512), 0);
+    assert_memory_equal(seen, data, 512);
+    close_all();
+
+    /* Who shares alone has nobody to share with who does not. */
+    disk(IMAGE, true);
+    disk_fails(IMAGE, false, SHARED_LOCK);
+    close_all();
+    disk(IMAGE, false);
+    kit_drive_fails(IMAGE, WRITE_LOCK);
 }
 
 /* The bytes are QEMU's: 100 + permission used, 200 + permission not shared. */
@@ -40,22 +126,31 @@ static bool is_locked(int fd, off_t byte)
     return lock.l_type != F_UNLCK;
 }
 
+static void check_bytes(int fd, const char *want)
+{
+    for (int p = 0; p < 4; p++) {
+        assert_int_equal(is_locked(fd, 100 + p), want[p] == '1');
+        assert_int_equal(is_locked(fd, 200 + p), want[4 + p] == '1');
+    }
+}
+
 static void bytes(void **state)
 {
-    static const char for_writing[] = "11000100", for_reading[] = "10000100";
     int fd = open("image", O_RDWR | O_CLOEXEC);
 
     for (int write = 0; write < 2; write++) {
-        kit_drive("file=image,format=raw,if=none,readonly=%s", write ? "off" : "on");
-        for (int p = 0; p < 4; p++) {
-            const char *want = write ? for_writing : for_reading;
-            assert_int_equal(is_locked(fd, 100 + p), want[p] == '1');
-            assert_int_equal(is_locked(fd, 200 + p), want[4 + p] == '1');
-        }
+        const char *drive = write ? IMAGE : IMAGE ",readonly=on";
+        struct block_backend *be = kit_drive("%s", drive);
+        check_bytes(fd, write ? "11000000" : "10000000"); /* nobody uses it yet */
+        assert_non_null(try_attach(be, false, NULL));
+        check_bytes(fd, write ? "11000100" : "10000100");
+        backend_detach(be);
+        check_bytes(fd, write ? "11000000" : "10000000");
+        assert_non_null(try_attach(be, true, NULL));
+        check_bytes(fd, write ? "11000000" : "10000000");
+        backend_detach(be);
         kit_close();
-        for (int p = 0; p < 4; p++) {
-            assert_false(is_locked(fd, 100 + p) || is_locked(fd, 200 + p));
-        }
+        check_bytes(fd, "00000000");
     }
     close(fd);
 }
@@ -91,7 +186,7 @@ static void we_keep_qemu_out(void **state)
     need("qemu-io");
     need("qemu-system-x86_64");
     for (int write = 0; write < 2; write++) {
-        kit_drive("file=image,format=raw,if=none,readonly=%s", write ? "off" : "on");
+        disk(write ? IMAGE : IMAGE ",readonly=on", false);
         assert_int_not_equal(run("qemu-io -f raw -c 'write 0 512' image 2>&1", output, 1024), 0);
         assert_non_null(strstr(output, "Failed to get \"write\" lock"));
         assert_int_not_equal(run(vm, output, 1024), 0);
@@ -99,9 +194,14 @@ static void we_keep_qemu_out(void **state)
         /* Tools that only look are welcome. */
         assert_int_equal(run("qemu-img info image 2>&1", output, 1024), 0);
         assert_int_equal(run("qemu-io -r -f raw -c 'read 0 512' image 2>&1", output, 1024), 0);
-        kit_close();
+        close_all();
     }
-    kit_drive("file=image,format=raw,if=none,file.locking=off");
+    disk(IMAGE, true);
+    assert_int_equal(run("qemu-io -f raw -c 'write 0 512' image 2>&1", output, 1024), 0);
+    assert_int_not_equal(run(vm, output, 1024), 0);
+    assert_non_null(strstr(output, "Failed to get shared \"write\" lock"));
+    close_all();
+    disk(IMAGE ",file.locking=off", false);
     assert_int_equal(run("qemu-io -f raw -c 'write 0 512' image 2>&1", output, 1024), 0);
 }
 
@@ -152,20 +252,21 @@ static void qemu_tools_keep_us_out(void **state)
 
     need("qemu-io");
     struct holder holder = hold(write, "length\n", "64 KiB");
-    kit_drive_fails("file=image,format=raw,if=none", SHARED_LOCK);
-    kit_drive_fails("file=image,format=raw,if=none,readonly=on", SHARED_LOCK);
+    disk_fails(IMAGE, false, SHARED_LOCK);
+    disk_fails(IMAGE ",readonly=on", false, SHARED_LOCK);
+    disk(IMAGE, true);
     let_go(holder, "");
-    kit_drive("file=image,format=raw,if=none");
-    kit_close();
+    close_all();
+    disk(IMAGE, false);
+    close_all();
 
     holder = hold(read, "length\n", "64 KiB");
-    kit_drive("file=image,format=raw,if=none");
+    disk(IMAGE, false);
     let_go(holder, "");
 }
 
-static void a_qemu_vm_keeps_us_out(void **state)
+static struct holder hold_vm(const char *drive, const char *device)
 {
-    char drive[] = "file=image,format=raw,if=virtio,readonly=off";
     const char *const vm[] = {"qemu-system-x86_64",
                               "-S",
                               "-nodefaults",
@@ -175,33 +276,48 @@ static void a_qemu_vm_keeps_us_out(void **state)
                               "tcg",
                               "-drive",
                               drive,
+                              "-device",
+                              device,
                               "-qmp",
                               "stdio",
                               NULL};
-    const char *hello = "{\"execute\":\"qmp_capabilities\"}\n";
+
+    return hold(vm, "{\"execute\":\"qmp_capabilities\"}\n", "\"return\"");
+}
+
+static void a_qemu_vm_keeps_us_out(void **state)
+{
     const char *goodbye = "{\"execute\":\"quit\"}\n";
 
     need("qemu-system-x86_64");
-    struct holder holder = hold(vm, hello, "\"return\"");
-    kit_drive_fails("file=image,format=raw,if=none", WRITE_LOCK);
-    kit_drive_fails("file=image,format=raw,if=none,readonly=on", SHARED_LOCK);
+    struct holder holder = hold_vm(IMAGE ",id=d", "virtio-blk-pci,drive=d");
+    kit_drive_fails(IMAGE, WRITE_LOCK);
+    disk_fails(IMAGE ",readonly=on", false, SHARED_LOCK);
+    disk(IMAGE ",readonly=on", true);
+    close_all();
     let_go(holder, goodbye);
 
-    memcpy(strstr(drive, "off"), "on", 3);
-    holder = hold(vm, hello, "\"return\"");
-    kit_drive_fails("file=image,format=raw,if=none", WRITE_LOCK);
-    kit_drive("file=image,format=raw,if=none,readonly=on");
+    holder = hold_vm(IMAGE ",id=d,readonly=on", "virtio-blk-pci,drive=d");
+    kit_drive_fails(IMAGE, WRITE_LOCK);
+    disk(IMAGE ",readonly=on", false);
+    close_all();
+    let_go(holder, goodbye);
+
+    holder = hold_vm(IMAGE ",id=d", "virtio-blk-pci,drive=d,share-rw=on");
+    disk_fails(IMAGE, false, SHARED_LOCK);
+    disk(IMAGE, true);
     let_go(holder, goodbye);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(between_us, setup, kit_teardown),
-        cmocka_unit_test_setup_teardown(bytes, setup, kit_teardown),
-        cmocka_unit_test_setup_teardown(we_keep_qemu_out, setup, kit_teardown),
-        cmocka_unit_test_setup_teardown(qemu_tools_keep_us_out, setup, kit_teardown),
-        cmocka_unit_test_setup_teardown(a_qemu_vm_keeps_us_out, setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(between_us, setup, teardown),
+        cmocka_unit_test_setup_teardown(shared, setup, teardown),
+        cmocka_unit_test_setup_teardown(bytes, setup, teardown),
+        cmocka_unit_test_setup_teardown(we_keep_qemu_out, setup, teardown),
+        cmocka_unit_test_setup_teardown(qemu_tools_keep_us_out, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_qemu_vm_keeps_us_out, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, kit_enter_directory, kit_leave_directory);

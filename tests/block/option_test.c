@@ -124,22 +124,55 @@ static void one_writer(void **state)
     assert_true(blockdev_del("r1", NULL));
     assert_true(blockdev_del("r2", NULL));
 
-    struct block_backend *be = backend_attach("n", "disk0", true, NULL);
+    struct block_backend *be = backend_attach("n", "disk0", true, false, NULL);
     assert_non_null(be);
     assert_string_equal(backend_name(be), "");
     assert_string_equal(backend_device(be), "disk0");
-    assert_null(backend_attach("n", "disk1", false, &err));
+    assert_null(backend_attach("n", "disk1", false, false, &err));
     kit_assert_error(err, "node 'n' is already in use by 'disk0', so 'disk1' cannot read it while "
-                          "that may write to it");
+                          "that may write to it | Devices that all have share-rw=on may use it "
+                          "together.");
     backend_detach(be);
     assert_null(backend_first());
 
     /* Two that only read share. */
-    struct block_backend *be1 = backend_attach("n", "disk1", false, NULL);
-    struct block_backend *be2 = backend_attach("n", "disk2", false, NULL);
+    struct block_backend *be1 = backend_attach("n", "disk1", false, false, NULL);
+    struct block_backend *be2 = backend_attach("n", "disk2", false, false, NULL);
     assert_true(be1 && be2 && backend_is_readonly(be1));
     backend_detach(be1);
     backend_detach(be2);
+}
+
+/* share-rw=on: writers of one node, if all of them say so. */
+static void shared_writers(void **state)
+{
+    static const char in_use[] =
+        "node 'n' is already in use by 'disk%d', so 'disk3' cannot write it while that may write "
+        "to it | Devices that all have share-rw=on may use it together.";
+    struct error *err = NULL;
+    char message[256];
+
+    kit_blockdev("driver=null-co,node-name=n");
+    struct block_backend *be1 = backend_attach("n", "disk1", true, true, NULL);
+    struct block_backend *be2 = backend_attach("n", "disk2", true, true, NULL);
+    struct block_backend *reader = backend_attach("n", "reader", false, true, NULL);
+    assert_true(be1 && be2 && reader);
+    assert_false(block_node_find("n")->is_exclusive);
+    assert_null(backend_attach("n", "disk3", true, false, NULL));
+    backend_detach(be2);
+    backend_detach(reader);
+    assert_null(backend_attach("n", "disk3", true, false, &err));
+    snprintf(message, sizeof(message), in_use, 1);
+    kit_assert_error(err, message);
+    backend_detach(be1);
+
+    be1 = backend_attach("n", "disk1", true, false, NULL);
+    assert_true(block_node_find("n")->is_exclusive);
+    err = NULL;
+    assert_null(backend_attach("n", "disk3", true, true, &err));
+    kit_assert_error(err, message);
+    backend_detach(be1);
+    assert_false(block_node_find("n")->is_exclusive);
 }
 
 static void attach_refusals(void **state)
@@ -148,16 +181,16 @@ static void attach_refusals(void **state)
 
     struct block_backend *be = kit_drive("driver=null-co,id=d0,if=none");
     kit_drive("driver=null-co,id=ro,if=none,readonly=on");
-    assert_ptr_equal(backend_attach("d0", "disk0", true, NULL), be);
-    assert_null(backend_attach("d0", "disk1", true, &err));
+    assert_ptr_equal(backend_attach("d0", "disk0", true, false, NULL), be);
+    assert_null(backend_attach("d0", "disk1", true, false, &err));
     kit_assert_error(err, "Drive 'd0' is already in use by another block device: 'disk0'");
     err = NULL;
-    assert_null(backend_attach("d1", "disk1", true, &err));
+    assert_null(backend_attach("d1", "disk1", true, false, &err));
     kit_assert_error(err, "Cannot find device='d1' nor node-name='d1'; make it with -drive id=d1 "
                           "or -blockdev node-name=d1");
     err = NULL;
     assert_true(backend_text_is_readonly("ro"));
-    assert_null(backend_attach("ro", "disk1", true, &err));
+    assert_null(backend_attach("ro", "disk1", true, false, &err));
     error_free(err);
     assert_string_equal(backend_device(backend_find("ro")), "");
     backend_detach(be);
@@ -363,6 +396,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(nested_and_referenced_nodes, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(json_blockdev, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(one_writer, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(shared_writers, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(attach_refusals, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(drive_refusals, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(cache_modes, kit_setup, kit_teardown),

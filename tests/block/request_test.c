@@ -109,7 +109,7 @@ static void read_only(void **state)
     /* The node can be written, the device attached for reading only. */
     kit_close();
     kit_blockdev("driver=fault,node-name=n,size=1M");
-    be = backend_attach("n", "disk", false, NULL);
+    be = backend_attach("n", "disk", false, false, NULL);
     assert_int_equal(kit_write(be, 0, buffer, 512), -EROFS);
     assert_int_equal(fault.count[FAULT_WRITE], 0);
     backend_detach(be);

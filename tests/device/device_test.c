@@ -369,10 +369,17 @@ static void test_full_bus(void **state)
     assert_non_null(dev);
     assert_string_equal(dev->bus->name, "br.0");
     assert_null(add("toy-disk,bus=toy.0", &err));
-    ASSERT_ERROR(err, "Bus 'toy.0' is full");
+    ASSERT_ERROR_HINT(err, "Toy: no slot available for toy-disk, bus 'toy.0' is full",
+                      "Give a slot to toy-bridge, which adds a bus");
     bus_find("br.0")->full = true;
-    assert_null(add("toy-disk", &err));
-    ASSERT_ERROR(err, "No 'Toy' bus found for device 'toy-disk'");
+    assert_null(add("toy-disk,id=x", &err));
+    ASSERT_ERROR_HINT(err, "Toy: no slot available for toy-disk,id=x, bus 'toy.0' is full",
+                      "Give a slot to toy-bridge, which adds a bus");
+    assert_null(add("toy-disk,bus=br.0", &err));
+    ASSERT_ERROR(err, "Toy: no slot available for toy-disk, bus 'br.0' is full");
+    /* A type without addresses has no place on a full bus, whatever is said. */
+    assert_null(add("toy-disk,addr=3", &err));
+    ASSERT_ERROR(err, "Toy: no slot available for toy-disk, bus 'toy.0' is full");
     host->bus.full = false;
     device_free(device_find("br"));
 }

@@ -117,6 +117,40 @@ static void test_properties(void **state)
     ASSERT_ERROR_HINT(err, "Device 'io9' not found", "-object iothread,id=io9");
 }
 
+/* As QEMU's. */
+static void test_pool_properties(void **state)
+{
+    static const struct {
+        const char *options, *message;
+    } cases[] = {
+        {"aio-max-batch=9223372036854775808",
+         "Property iothread.aio-max-batch doesn't take value 9223372036854775808 (minimum: 0, "
+         "maximum: 9223372036854775807)"},
+        {"aio-max-batch=-1", "Parameter 'aio-max-batch' expects integer"},
+        {"thread-pool-max=0", "bad thread-pool-min/thread-pool-max values"},
+        {"thread-pool-min=65", "bad thread-pool-min/thread-pool-max values"},
+        {"thread-pool-max=2147483648", "bad thread-pool-min/thread-pool-max values"},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char text[128];
+        struct error *err = NULL;
+        snprintf(text, sizeof(text), "iothread,id=io0,%s", cases[i].options);
+        assert_null(add_object(text, &err));
+        ASSERT_ERROR(err, cases[i].message);
+    }
+    assert_non_null(add_object("iothread,id=io0,aio-max-batch=0,thread-pool-min=0,"
+                               "thread-pool-max=64",
+                               NULL));
+    assert_true(object_del("io0", NULL));
+    assert_non_null(add_object("iothread,id=io0,aio-max-batch=3,thread-pool-min=2,"
+                               "thread-pool-max=2",
+                               NULL));
+    assert_non_null(add_object("iothread,id=io1,thread-pool-max=2147483647", NULL));
+    assert_true(object_del("io0", NULL));
+    assert_true(object_del("io1", NULL));
+}
+
 static _Atomic(unsigned) calls;
 
 static void count(void *opaque)
@@ -146,9 +180,8 @@ static void test_many_lives(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_runs_calls),
-        cmocka_unit_test(test_users_keep_it),
-        cmocka_unit_test(test_properties),
+        cmocka_unit_test(test_runs_calls), cmocka_unit_test(test_users_keep_it),
+        cmocka_unit_test(test_properties), cmocka_unit_test(test_pool_properties),
         cmocka_unit_test(test_many_lives),
     };
 

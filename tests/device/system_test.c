@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* VM state handlers that are removed while the change is told. */
+#include <errno.h>
+
 #include "device_fixture.h"
 
 #include "device/system.h"
@@ -74,7 +76,7 @@ static void test_no_handlers(void **state)
     system_guest_panicked(NULL);
     system_internal_error(0);
     system_debug_stop(0);
-    system_io_error("d", true);
+    system_io_error(&(struct system_io_error){.who = "d", .drive = "d", .node = "n", .error = EIO});
 }
 
 int main(void)

@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "base/range.h"
 #include "blkdriver.h"
+#include "block/backend.h"
 #include "cm.h"
 #include "device/iothread.h"
 #include "device/system.h"
@@ -20,13 +21,24 @@
 #include "mem/machine_lock.h"
 
 static struct vdriver driver;
-static _Atomic(unsigned) io_errors;
-static _Atomic(bool) io_error_is_write;
 
-static void on_io_error(const char *device, bool is_write)
+/* What system_io_error() was called with last; io_errors is counted after the rest is there. */
+static _Atomic(unsigned) io_errors;
+static struct {
+    char drive[16], node[16];
+    bool is_write, has_io_status;
+    int action, error;
+} io_error;
+
+static void on_io_error(const struct system_io_error *error)
 {
+    snprintf(io_error.drive, sizeof(io_error.drive), "%s", error->drive);
+    snprintf(io_error.node, sizeof(io_error.node), "%s", error->node);
+    io_error.is_write = error->is_write;
+    io_error.has_io_status = error->has_io_status;
+    io_error.action = error->action;
+    io_error.error = error->error;
     io_errors++;
-    io_error_is_write = is_write;
 }
 
 static const struct system_handlers handlers = {.io_error = on_io_error};
@@ -243,19 +255,41 @@ static void test_vm_stop_reset(void **state)
 
 /* ---- errors --------------------------------------------------------------------------------- */
 
+static bool errors_came(void *opaque)
+{
+    return io_errors >= *(unsigned *)opaque;
+}
+
+/* One more error was told, of the disk "disk", which is no -drive. */
+static void check_error(unsigned count, bool is_write, int action, int error)
+{
+    assert_true(rig_wait(errors_came, &count));
+    assert_int_equal(io_errors, count);
+    assert_string_equal(io_error.drive, "");
+    assert_string_equal(io_error.node, "disk");
+    assert_int_equal(io_error.is_write, is_write);
+    assert_int_equal(io_error.action, action);
+    assert_int_equal(io_error.error, error);
+}
+
 static void test_error_report(void **state)
 {
     start(state, ",werror=report", 0);
+    assert_false(backend_has_io_status(backend_first()));
     fake_disk.error[FAKE_READ] = -EIO;
     fake_disk.error[FAKE_WRITE] = -ENOSPC;
     struct blk_request r = blk_request(VIRTIO_BLK_T_IN, 7, 512);
     assert_int_equal(blk_perform(&driver, &r), VIRTIO_BLK_S_IOERR);
+    check_error(1, false, SYSTEM_IO_REPORT, EIO);
+    assert_false(io_error.has_io_status);
     struct blk_request w = blk_request(VIRTIO_BLK_T_OUT, 7, 512);
     assert_int_equal(blk_perform(&driver, &w), VIRTIO_BLK_S_IOERR);
+    check_error(2, true, SYSTEM_IO_REPORT, ENOSPC);
     fake_disk.error[FAKE_FLUSH] = -EIO;
     struct blk_request f = blk_request(VIRTIO_BLK_T_FLUSH, 0, 0);
     assert_int_equal(blk_perform(&driver, &f), VIRTIO_BLK_S_IOERR);
-    assert_int_equal(io_errors, 0);
+    check_error(3, true, SYSTEM_IO_REPORT, EIO);
+    assert_int_equal(backend_io_status(backend_first()), BLOCK_IO_OK);
 }
 
 static void test_error_ignore(void **state)
@@ -264,8 +298,11 @@ static void test_error_ignore(void **state)
     fake_disk.error[FAKE_READ] = fake_disk.error[FAKE_WRITE] = -EIO;
     struct blk_request r = blk_request(VIRTIO_BLK_T_IN, 7, 512);
     assert_int_equal(blk_perform(&driver, &r), VIRTIO_BLK_S_OK);
+    check_error(1, false, SYSTEM_IO_IGNORE, EIO);
     struct blk_request w = blk_request(VIRTIO_BLK_T_OUT, 7, 512);
     assert_int_equal(blk_perform(&driver, &w), VIRTIO_BLK_S_OK);
+    check_error(2, true, SYSTEM_IO_IGNORE, EIO);
+    assert_false(io_error.has_io_status);
 }
 
 /* What is the guest's fault is not the disk's: it stops no VM. */
@@ -279,11 +316,6 @@ static void test_error_of_guest(void **state)
     assert_int_equal(io_errors, 0);
 }
 
-static bool error_came(void *opaque)
-{
-    return io_errors > 0;
-}
-
 /* By default a full disk stops the VM, and the write is done again when it goes on. */
 static void test_error_stop(void **state)
 {
@@ -295,16 +327,19 @@ static void test_error_stop(void **state)
     memset(guest_ram(w.data), 0x33, 512);
     blk_publish(&driver, &w, 0);
     vdriver_kick(&driver);
-    assert_true(rig_wait(error_came, NULL));
-    assert_true(io_error_is_write);
+    check_error(1, true, SYSTEM_IO_STOP, ENOSPC);
+    assert_true(io_error.has_io_status);
     stop_vm();
+    assert_int_equal(backend_io_status(backend_first()), BLOCK_IO_NOSPACE);
     assert_false(vqueue_take_used(&driver.queue, &head, &written));
     assert_int_equal(blk_status(&w), 0xee);
     fake_disk.error[FAKE_WRITE] = 0;
+    backends_reset_io_status();
     cont_vm();
     assert_true(vdriver_wait_used(&driver, &head, &written));
     assert_int_equal(blk_status(&w), VIRTIO_BLK_S_OK);
     assert_int_equal(fake_disk.data[7 * 512], 0x33);
+    assert_int_equal(backend_io_status(backend_first()), BLOCK_IO_OK);
 }
 
 /* The same, but the machine is reset instead: the write is forgotten. */
@@ -315,9 +350,9 @@ static void test_error_stop_reset(void **state)
     struct blk_request r = blk_request(VIRTIO_BLK_T_IN, 7, 512);
     blk_publish(&driver, &r, 0);
     vdriver_kick(&driver);
-    assert_true(rig_wait(error_came, NULL));
-    assert_false(io_error_is_write);
+    check_error(1, false, SYSTEM_IO_STOP, EIO);
     stop_vm();
+    assert_int_equal(backend_io_status(backend_first()), BLOCK_IO_FAILED);
     machine_lock();
     devices_reset();
     machine_unlock();

@@ -8,6 +8,7 @@
 #include "base/range.h"
 #include "blkdriver.h"
 #include "cm.h"
+#include "device/boot_order.h"
 #include "fake_accel.h"
 #include "fake_disk.h"
 #include "hw/virtio/virtio.h"
@@ -93,6 +94,78 @@ static void test_one_disk_twice(void **state)
     assert_string_equal(rig_device_error("virtio-blk-pci,drive=disk,addr=3,id=b"),
                         "PCI: slot 3 function 0 not available for virtio-blk-pci, in use by "
                         "virtio-blk-pci,id=vd");
+}
+
+/* share-rw=on: two devices write to one node and see each other's data. */
+static void test_shared_disk(void **state)
+{
+    struct vdriver other;
+
+    rig_device("virtio-blk-pci,id=b,addr=4,drive=disk,share-rw=on");
+    assert_non_null(
+        strstr(rig_device_error("virtio-blk-pci,drive=disk,addr=5"),
+               "node 'disk' is already in use by 'b', so 'virtio-blk-pci' cannot write"));
+    blk_add_device(&driver, ",share-rw=on");
+    vdriver_start(&driver, 0, 0, true);
+    struct blk_request w = blk_request(VIRTIO_BLK_T_OUT, 7, 512);
+    memset(guest_ram(w.data), 0x5a, 512);
+    assert_int_equal(blk_perform(&driver, &w), VIRTIO_BLK_S_OK);
+    assert_true(vdriver_reset(&driver));
+
+    vdriver_probe(&other, PCI_DEVFN(4, 0));
+    vdriver_start(&other, 0, 0, true);
+    struct blk_request r = blk_request(VIRTIO_BLK_T_IN, 7, 512);
+    assert_int_equal(blk_perform(&other, &r), VIRTIO_BLK_S_OK);
+    assert_memory_equal(guest_ram(r.data), guest_ram(w.data), 512);
+    memset(guest_ram(w.data), 0x33, 512);
+    assert_int_equal(blk_perform(&other, &w), VIRTIO_BLK_S_OK);
+    assert_int_equal(fake_disk.data[7 * 512], 0x33);
+}
+
+static void remove_device(const char *id)
+{
+    machine_lock();
+    device_free(device_find(id));
+    machine_unlock();
+}
+
+static void check_boot_order(const char *ids)
+{
+    char got[64] = "";
+
+    for (const struct boot_device *b = boot_order_first(); b; b = b->next) {
+        size_t used = strlen(got);
+        snprintf(got + used, sizeof(got) - used, "%s=%d ", b->dev->id, b->index);
+    }
+    assert_string_equal(got, ids);
+}
+
+static void test_boot_order(void **state)
+{
+    blk_add_node("driver=null-co,node-name=n,read-only=on");
+    rig_device("virtio-blk-pci,id=a,drive=n,bootindex=5");
+    rig_device("virtio-blk-pci,id=none,drive=n");
+    rig_device("virtio-blk-pci,id=b,drive=n,bootindex=0");
+    rig_device("virtio-blk-pci,id=minus,drive=n,bootindex=-5");
+    rig_device("virtio-blk-pci,id=c,drive=n,bootindex=2147483647");
+    rig_device("virtio-blk-pci,id=d,drive=n,bootindex=3");
+    check_boot_order("b=0 d=3 a=5 c=2147483647 ");
+    assert_string_equal(rig_device_error("virtio-blk-pci,drive=n,bootindex=5"),
+                        "The bootindex 5 has already been used");
+    assert_string_equal(rig_device_error("virtio-blk-pci,drive=n,bootindex=2147483648"),
+                        "Parameter 'bootindex' expects int32_t");
+    /* A device that could not be made leaves no place taken. */
+    rig_device_error("virtio-blk-pci,drive=nowhere,bootindex=4");
+    rig_device_error("virtio-blk-pci,drive=n,bootindex=4,vectors=66");
+    check_boot_order("b=0 d=3 a=5 c=2147483647 ");
+    remove_device("a");
+    remove_device("b");
+    rig_device("virtio-blk-pci,id=e,drive=n,bootindex=5");
+    check_boot_order("d=3 e=5 c=2147483647 ");
+    for (const char *ids = "cde"; *ids; ids++) {
+        remove_device((char[2]){*ids});
+    }
+    check_boot_order("");
 }
 
 static void test_identity(void **state)
@@ -184,7 +257,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_errors),     TEST(test_one_disk_twice), TEST(test_identity),
         TEST(test_no_vectors), TEST(test_page_per_vq),    TEST(test_features_off),
-        TEST(test_queue_size), TEST(test_aliases),
+        TEST(test_queue_size), TEST(test_aliases),        TEST(test_shared_disk),
+        TEST(test_boot_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

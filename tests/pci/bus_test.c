@@ -54,7 +54,8 @@ static void test_full_bus(void **state)
         kit_add("pci-probe");
     }
     assert_true(kit.bus.bus.full);
-    assert_string_equal(kit_add_error("pci-probe"), "No 'PCI' bus found for device 'pci-probe'");
+    assert_string_equal(kit_add_error("pci-probe"),
+                        "PCI: no slot available for pci-probe, bus 'pci.0' is full");
 }
 
 /* ---- pci_assign_resources() ------------------------------------------------------------------ */

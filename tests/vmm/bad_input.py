@@ -40,7 +40,12 @@ TABLE = [
     ("-drive if=none,id=1x,file=DIR/disk.img,format=raw", "id"),
     (DISK + " -drive if=none,id=d,driver=null-co", "'d'"),
     ("-drive if=none,id=d,format=raw,file=DIR/other.img "
-     "-drive if=none,id=e,format=raw,file=DIR/other.img", "other.img", "lock"),
+     "-drive if=none,id=e,format=raw,file=DIR/other.img "
+     "-device virtio-blk-pci,drive=d -device virtio-blk-pci,drive=e", "other.img", "lock",
+     "| share-rw=on"),
+    ("-drive if=none,id=d,format=raw,file=DIR/other2.img "
+     "-drive if=none,id=e,format=raw,file=DIR/other2.img -device virtio-blk-pci,drive=d,share-rw=on "
+     "-device virtio-blk-pci,drive=e", "drive=e", "other2.img", "lock", "| share-rw=on"),
     (DISK + " -device virtio-blk-pci,drive=d -device virtio-blk-pci,drive=d", "'d'"),
     # -blockdev
     ("-blockdev driver=null-co", "node-name"),
@@ -68,6 +73,17 @@ TABLE = [
     (DISK + " -device virtio-blk-pci,drive=d,num-queues=x", "num-queues"),
     ("-device pci-testdev,addr=5 -device pci-testdev,addr=5", "slot 5", "| addr="),
     ("-device pci-testdev,addr=1f", "slot 31"),
+    ("-device pci-testdev " * 40 + "-device isa-debug-exit", "no slot available for pci-testdev",
+     "'pcie.0' is full", "| multifunction=on", "| addr="),
+    ("-device pci-testdev,bus=pcie.0,id=t " + "-device pci-testdev,bus=pcie.0 " * 40 +
+     "-device isa-debug-exit", "bus 'pcie.0' is full", "| addr="),
+    ("-device pci-testdev,multifunction=on,addr=2.0 " + "-device pci-testdev " * 29 +
+     "-device pci-testdev,addr=2.1 -device pci-testdev,addr=2.1", "slot 2 function 1"),
+    ("-blockdev null-co,node-name=a -blockdev null-co,node-name=b -device virtio-blk-pci,drive=a,"
+     "bootindex=3,id=x -device virtio-blk-pci,drive=b,bootindex=3",
+     "The bootindex 3 has already been used", "| virtio-blk-pci,id=x"),
+    ("-blockdev null-co,node-name=a -device virtio-blk-pci,drive=a,bootindex=99999999999",
+     "'bootindex' expects int32_t"),
     ("-device pci-testdev,id=a -device pci-testdev,id=a", "'a'"),
     ("-device pci-testdev,id=a/b", "id", "| letters"),
     ("-device ioapic", "ioapic"),
@@ -89,6 +105,8 @@ TABLE = [
     ("-object iothred,id=a", "iothred", "| iothread"),
     ("-object iothread,id=a -object iothread,id=a", "'a'"),
     ("-object iothread,id=a,poll-max-sn=1", "poll-max-sn", "| poll-max-ns"),
+    ("-object iothread,id=a,thread-pool-max=0", "bad thread-pool-min/thread-pool-max values"),
+    ("-object iothread,id=a,thread-pool-min=65", "bad thread-pool-min/thread-pool-max values"),
     ("-object memory-backend-ram,id=a,size=1M", "memory-backend-ram"),
     # kernels
     ("-kernel DIR/missing", "missing", "No such file"),
@@ -208,6 +226,7 @@ def make_files(folder):
     files = {
         "disk.img": bytes(1 << 20),
         "other.img": bytes(1 << 20),
+        "other2.img": bytes(1 << 20),
         "unreadable.img": bytes(512),
         "readonly.img": bytes(512),
         "qcow2.img": b"QFI\xfb\x00\x00\x00\x03" + bytes(504),

@@ -19,76 +19,10 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from kit import pci, report  # noqa: E402
-from kit.qtest import TIMEOUT, Dead, Ferry, Listener, Qmp, Qtest, Refused, connect  # noqa: E402
-from vmm import bad_input  # noqa: E402
-
-QUIET = ["-nodefaults", "-display", "none"]
-ECAM = 0xB0000000
-BARS, RAM, MSI = 0xE0000000, 0x100000, 0x180000  # places in guest memory
-PM_BASE = 0x600
-SLEEP = 0x2000  # SLP_EN; type 0 is S5 here
-
-
-class Fault(Exception):
-    """What a test found."""
-
-
-def expect(what, got, wanted):
-    if got != wanted:
-        raise Fault(f"{what}: {got!r} instead of {wanted!r}")
-
-
-def expect_that(condition, what):
-    if not condition:
-        raise Fault(what)
-
-
-def expect_refusal(call, *parts, error_class=None):
-    """The call is refused in words that have these parts."""
-    try:
-        result = call()
-    except Refused as refused:
-        for part in parts:
-            expect_that(part in str(refused), f"'{refused}' lacks '{part}'")
-        if error_class:
-            expect("class", refused.error_class, error_class)
-        return
-    raise Fault(f"not refused, but {result!r}")
-
-
-class Bench:
-    """What the tests share: the program, its environment, a folder of their own."""
-
-    def __init__(self, program, env, folder):
-        self.program, self.env, self.folder = program, env, pathlib.Path(folder)
-
-    def ferry(self, *options, **keywords):
-        return Ferry(self.program, *options, env=self.env, **keywords)
-
-    def run(self, *options, stdin="", check=True):
-        """A ferry that ends by itself: status and output."""
-        done = subprocess.run([str(self.program), *map(str, options)], input=stdin.encode(),
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=TIMEOUT,
-                              env={**os.environ, **self.env}, check=False)
-        output = done.stdout.decode(errors="replace")
-        if check:
-            expect(f"status of {' '.join(map(str, options))} ({output[-1500:]})", done.returncode, 0)
-        return done.returncode, output
-
-    def start(self, *options, **keywords):
-        return subprocess.Popen([str(self.program), *map(str, options)],
-                                env={**os.environ, **self.env}, **keywords)
-
-    def image(self, name, sectors=2048):
-        path = self.folder / name
-        path.write_bytes(b"".join(bytes([n & 0xFF, n >> 8]) * 256 for n in range(sectors)))
-        return path
-
-
-def machines(test):
-    test.machines = True
-    return test
-
+from kit.qtest import TIMEOUT, Dead, Listener, Qmp, Qtest, Refused, connect  # noqa: E402
+from vmm import bad_input, disk  # noqa: E402
+from vmm.bench import (BARS, ECAM, PM_BASE, QUIET, SLEEP, Bench, Fault, expect,  # noqa: E402
+                       expect_refusal, expect_that, machines)
 
 # -- buses and chips -----------------------------------------------------------------------------
 
@@ -150,6 +84,21 @@ def test_bars(bench, machine):
 
 
 @machines
+def test_full_bus(bench, machine):
+    """On a full bus there is still place at an address that a user gives."""
+    first = 1 if machine == "q35" else 2
+    devices = ["-device", f"pci-testdev,multifunction=on,addr={first}.0"]
+    devices += ["-device", "pci-testdev"] * 29  # two of 32 slots are the chipset's
+    status, output = bench.run("-M", machine, "-accel", "qtest", *QUIET, *devices, "-device",
+                               "pci-testdev,id=last", check=False)
+    expect("status", status, 1)
+    expect_that("PCI: no slot available for pci-testdev,id=last, bus" in output, output)
+    with bench.ferry("-M", machine, *devices, "-device", f"pci-testdev,addr={first}.7") as ferry:
+        function = pci.Function(pci.PortConfig(ferry.qtest), first << 3 | 7)
+        expect("the last one", function.readl(0), 0x00051B36)
+
+
+@machines
 def test_chips(bench, machine):
     log = bench.folder / "serial.log"
     with bench.ferry("-M", machine, "-rtc", "base=2024-02-29T12:34:56,clock=vm", "-chardev",
@@ -207,134 +156,6 @@ def test_serial_interrupt(bench):
         expect_refusal(lambda: q.ask("irq_intercept_out ioapic"), "already enabled")
 
 
-# -- a disk --------------------------------------------------------------------------------------
-
-
-def disk_driver(bench, ferry, machine):
-    config = pci.EcamConfig(ferry.qtest, ECAM) if machine == "q35" else pci.PortConfig(ferry.qtest)
-    function = pci.find(config, pci.VENDOR_VIRTIO, pci.DEVICE_BLK)
-    if not function:
-        raise Fault("there is no virtio-blk")
-    return pci.VirtioBlk(ferry.qtest, function, BARS, RAM)
-
-
-def exchange(disk, image):
-    """Reads, writes and flushes; the host sees it."""
-    status, length, data = disk.request(pci.IN, 7, size=512)
-    expect("read", [status, length, data], [0, 513, bytes([7, 0]) * 256])
-    status, length, data = disk.request(pci.IN, 2047, size=512)
-    expect("last sector", [status, data], [0, bytes([0xFF, 7]) * 256])
-    status, length, _ = disk.request(pci.OUT, 9, data=b"ferry..." * 128)
-    expect("write", [status, length], [0, 1])
-    expect("flush", disk.request(pci.FLUSH, 0)[0], 0)
-    expect("the file", image.read_bytes()[9 * 512:11 * 512], b"ferry..." * 128)
-    expect("past the end", disk.request(pci.IN, 2048, size=512)[0], 1)
-    expect("write past the end", disk.request(pci.OUT, 2047, data=bytes(1024))[0], 1)
-    expect("unknown request", disk.request(77, 0, size=512)[0], 2)
-    expect("the file's size", image.stat().st_size, 1 << 20)
-
-
-@machines
-def test_disk(bench, machine):
-    image = bench.image("disk.img")
-    with bench.ferry("-M", machine, "-drive", f"file={image},if=virtio,format=raw,id=d0") as ferry:
-        disk = disk_driver(bench, ferry, machine)
-        disk.reset()
-        features = disk.features()
-        expect_that(features >> pci.F_VERSION_1 & 1 and features >> pci.F_BLK_FLUSH & 1,
-                    f"features {features:#x}")
-        expect("capacity", ferry.qtest.readq(disk.config), 2048)
-        expect_that(not disk.start(1 << pci.F_BLK_FLUSH), "a driver without VERSION_1 is taken")
-        expect_that(disk.start(1 << pci.F_VERSION_1 | 1 << pci.F_BLK_FLUSH), "FEATURES_OK is off")
-        # INTx: the pin goes up with a request, and down when the ISR status is read.
-        ferry.qtest.ask("irq_intercept_in ioapic")
-        disk.submit(pci.IN, 1, size=512)
-        disk.finish()
-        pin = wait_pin(ferry.qtest)
-        expect("ISR", ferry.qtest.readb(disk.isr), 1)
-        ferry.qtest.wait_irq(pin, False)
-        exchange(disk, image)
-        # A queue index that is nonsense: the device asks for a reset, and comes back.
-        ferry.qtest.writew(disk.avail + 2, 0x4000)
-        ferry.qtest.writew(disk.doorbell, 0)
-        ferry.qtest.wait_for(lambda: disk.status() & pci.NEEDS_RESET, "NEEDS_RESET")
-        expect_that(disk.start(1 << pci.F_VERSION_1), "no new start")
-        expect("read again", disk.request(pci.IN, 3, size=512)[2], bytes([3, 0]) * 256)
-
-
-def wait_pin(q):
-    q.wait_for(lambda: q.ask("endianness") and any(q.irq.values()), "an interrupt")
-    return next(line for line, level in q.irq.items() if level)
-
-
-@machines
-def test_disk_msix(bench, machine):
-    image = bench.image("msix.img")
-    with bench.ferry("-M", machine, "-object", "iothread,id=io0", "-drive",
-                     f"file={image},if=none,format=raw,id=d0", "-device",
-                     "virtio-blk-pci,drive=d0,iothread=io0,id=vd") as ferry:
-        disk = disk_driver(bench, ferry, machine)
-        disk.enable_msix(MSI)
-        expect_that(disk.start(1 << pci.F_VERSION_1 | 1 << pci.F_BLK_FLUSH), "FEATURES_OK is off")
-        disk.submit(pci.IN, 5, size=512)
-        expect("read", disk.finish(512)[2], bytes([5, 0]) * 256)
-        ferry.qtest.wait_for(lambda: ferry.qtest.readl(MSI + 4) == 0x1001, "the message")
-        expect("vector 0", ferry.qtest.readl(MSI), 0)
-        exchange(disk, image)
-        # Stopped and gone on, reset and gone on: the disk still works.
-        ferry.qmp.command("stop")
-        disk.submit(pci.IN, 6, size=512)
-        ferry.qmp.command("cont")
-        expect("after cont", disk.finish(512)[2], bytes([6, 0]) * 256)
-        ferry.qmp.command("system_reset")
-        ferry.qmp.event("RESET")
-        disk = disk_driver(bench, ferry, machine)
-        expect_that(disk.start(1 << pci.F_VERSION_1), "no start after a reset")
-        expect("after reset", disk.request(pci.IN, 8, size=512)[2], bytes([8, 0]) * 256)
-        expect_refusal(lambda: ferry.qmp.command("object-del", id="io0"), "in use")
-
-
-def test_disk_readonly(bench):
-    image = bench.image("ro.img")
-    before = image.read_bytes()
-    with bench.ferry("-M", "q35", "-drive",
-                     f"file={image},if=virtio,format=raw,readonly=on") as ferry:
-        disk = disk_driver(bench, ferry, "q35")
-        expect_that(disk.features() & 1 << 5, "F_RO is not offered")
-        disk.start(1 << pci.F_VERSION_1)
-        expect("write", disk.request(pci.OUT, 0, data=b"x" * 512)[0], 1)
-        expect("read", disk.request(pci.IN, 4, size=512)[2], bytes([4, 0]) * 256)
-        expect("inserted", ferry.qmp.command("query-block")[0]["inserted"]["ro"], True)
-    expect_that(image.read_bytes() == before, "the image has changed")
-
-
-def test_disk_odd_size(bench):
-    """The rest of a file that is no multiple of 512 is left alone."""
-    image = bench.folder / "odd.img"
-    image.write_bytes(b"a" * 1300)
-    with bench.ferry("-M", "q35", "-drive", f"file={image},if=virtio,format=raw") as ferry:
-        disk = disk_driver(bench, ferry, "q35")
-        capacity = ferry.qtest.readq(disk.config)
-        expect_that(capacity in (2, 3), f"capacity {capacity}")
-        disk.start(1 << pci.F_VERSION_1)
-        expect("first", disk.request(pci.IN, 0, size=512)[2], b"a" * 512)
-        expect("past the end", disk.request(pci.OUT, 3, data=b"b" * 512)[0], 1)
-    expect_that(image.read_bytes()[:1024] == b"a" * 1024, "the image has changed")
-
-
-def test_disk_shrinks(bench):
-    """An image that becomes shorter than the guest believes."""
-    image = bench.image("shrink.img")
-    with bench.ferry("-M", "q35", "-drive", f"file={image},if=virtio,format=raw") as ferry:
-        disk = disk_driver(bench, ferry, "q35")
-        disk.start(1 << pci.F_VERSION_1)
-        os.truncate(image, 4096)
-        expect("still there", disk.request(pci.IN, 0, size=512)[0], 0)
-        status, _, data = disk.request(pci.IN, 100, size=512)
-        expect_that(status == 1 or data == bytes(512), f"status {status}")
-        expect("running", ferry.qmp.command("query-status")["status"], "running")
-
-
 # -- the end, in all its ways --------------------------------------------------------------------
 
 
@@ -363,6 +184,16 @@ def test_no_shutdown(bench, machine):
         ferry.qmp.event("RESUME")
         ferry.qmp.command("quit")
         expect("status", ferry.wait(), 0)
+
+
+@machines
+def test_power_button(bench, machine):
+    with bench.ferry("-M", machine) as ferry:
+        ferry.qmp.command("system_powerdown")
+        ferry.qmp.event("POWERDOWN")
+        expect("PM1 status", ferry.qtest.inw(PM_BASE) & 0x100, 0x100)
+    with bench.ferry("-M", f"{machine},acpi=off") as ferry:
+        expect_refusal(lambda: ferry.qmp.command("system_powerdown"), "acpi=off")
 
 
 @machines
@@ -516,7 +347,8 @@ def test_qmp_objects(bench):
         qmp = ferry.qmp
         qmp.command("object-add", qom_type="iothread", id="io1", poll_max_ns=77)
         (thread,) = qmp.command("query-iothreads")
-        expect("iothread", [thread["id"], thread["poll-max-ns"]], ["io1", 77])
+        expect("iothread", [thread["id"], thread["poll-max-ns"], thread["aio-max-batch"]],
+               ["io1", 77, 0])
         expect_that(os.path.exists(f"/proc/{ferry.process.pid}/task/{thread['thread-id']}"),
                     "the iothread's thread is not there")
         expect("qom-get", qmp.command("qom-get", path="/objects/io1", property="poll-max-ns"), 77)
@@ -538,6 +370,15 @@ def test_qmp_objects(bench):
         expect_refusal(lambda: qmp.command("human-monitor-command", command_line="info kvm"),
                        "human monitor")
         expect_refusal(lambda: qmp.command("nope"), "nope", error_class="CommandNotFound")
+
+
+def test_qmp_bootindex(bench):
+    """A kernel is booted whatever it says; it is there to be asked."""
+    with bench.ferry("-M", "q35", "-blockdev", "null-co,node-name=n,read-only=on", "-device",
+                     "virtio-blk-pci,drive=n,id=a,bootindex=7", "-device",
+                     "virtio-blk-pci,drive=n,id=b") as ferry:
+        expect("bootindex", [ferry.qmp.command("qom-get", path=name, property="bootindex")
+                             for name in "ab"], [7, -1])
 
 
 def test_qmp_blockdev(bench):
@@ -590,6 +431,31 @@ def test_qmp_slow_client(bench):
         expect_that(sent < 64 << 20, "64 MiB of requests were taken without an answer read")
         expect("the other client", ferry.qmp.command("query-status")["status"], "running")
         client.close()
+
+
+def test_qmp_deaf_client(bench):
+    """Events for a client that never reads do not fill ferry's memory; once it reads, it hears new
+    ones."""
+    path = bench.folder / "deaf"
+    with bench.ferry("-M", "q35", "-qmp", f"unix:{path},server=on,wait=off") as ferry:
+        deaf = connect(path)
+        deaf.settimeout(TIMEOUT)
+        deaf.sendall(b'{"execute": "qmp_capabilities"}')
+        for _ in range(15000):  # at 80 bytes an event, twice what is kept
+            ferry.qmp.command("stop")
+            ferry.qmp.command("cont")
+        deaf.sendall(b'{"execute": "query-target"}')
+        lines, count = deaf.makefile(), 0
+        while '"arch"' not in (line := lines.readline()):
+            expect_that(line, "end of the stream")
+            count += '"event"' in line
+        expect_that(1000 < count < 29000, f"{count} events of 30000 came")
+        ferry.qmp.command("stop")
+        expect_that('"STOP"' in lines.readline(), "no new event")
+        deaf.close()
+        ferry.qmp.command("quit")
+        expect("status", ferry.wait(), 0)
+        expect("warnings", ferry.output.count("does not read; events for it are lost"), 1)
 
 
 # -- character devices and files -----------------------------------------------------------------
@@ -781,7 +647,7 @@ def main():
     results = report.Results()
     wanted = options.only or ""
     with tempfile.TemporaryDirectory() as folder:
-        for name, test in list(globals().items()):
+        for name, test in [*globals().items(), *vars(disk).items()]:
             if name.startswith("test_") and wanted in name:
                 with tempfile.TemporaryDirectory(dir=folder) as own:
                     run_test(Bench(program, sanitizer_environment(), own), results, options.prefix,

@@ -11,6 +11,7 @@
 #include "base/alloc.h"
 #include "base/bytes.h"
 #include "base/range.h"
+#include "device/boot_order.h"
 #include "device/iothread.h"
 
 #define SECTOR          512
@@ -192,7 +193,11 @@ bool virtio_blk_init(struct virtio_blk *blk, const struct virtio_init *transport
 {
     struct virtio_init init = *transport;
 
-    if (!check_properties(blk, errp) || !block_conf_attach(&blk->conf, init.dev, errp)) {
+    if (!check_properties(blk, errp) || !boot_order_add(init.dev, blk->conf.bootindex, errp)) {
+        return false;
+    }
+    if (!block_conf_attach(&blk->conf, init.dev, errp)) {
+        boot_order_remove(init.dev);
         return false;
     }
     blk->original_write_cache = backend_write_cache(blk->conf.backend);
@@ -220,4 +225,5 @@ void virtio_blk_destroy(struct virtio_blk *blk)
     virtio_blk_drop_parked(blk);
     free_requests(blk);
     block_conf_detach(&blk->conf);
+    boot_order_remove(blk->vdev.dev);
 }

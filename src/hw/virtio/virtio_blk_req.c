@@ -103,7 +103,32 @@ static void park(struct virtio_blk_request *request)
     *blk->parked_last = request;
     blk->parked_last = &request->next;
     TRACE(virtio_blk_park, request->element.id);
-    system_io_error(blk->conf.name, request->type != VIRTIO_BLK_T_IN);
+}
+
+/* The monitor and, if need be, the VM's state hear of it. */
+static void tell_error(struct virtio_blk_request *request, int error,
+                       enum block_error_action action)
+{
+    static const int actions[] = {
+        [BLOCK_ERROR_REPORT] = SYSTEM_IO_REPORT,
+        [BLOCK_ERROR_IGNORE] = SYSTEM_IO_IGNORE,
+        [BLOCK_ERROR_STOP] = SYSTEM_IO_STOP,
+    };
+    struct virtio_blk *blk = request->blk;
+    struct block_backend *be = blk->conf.backend;
+
+    if (action == BLOCK_ERROR_STOP) {
+        backend_set_io_error(be, error); /* before the event: who hears it may ask */
+    }
+    system_io_error(&(struct system_io_error){
+        .who = blk->conf.name,
+        .drive = backend_name(be),
+        .node = backend_root(be)->name,
+        .is_write = request->type != VIRTIO_BLK_T_IN,
+        .action = actions[action],
+        .error = error,
+        .has_io_status = backend_has_io_status(be),
+    });
 }
 
 static void finish(struct virtio_blk_request *request, int ret)
@@ -111,7 +136,10 @@ static void finish(struct virtio_blk_request *request, int ret)
     struct virtio_blk *blk = request->blk;
 
     if (ret < 0) {
-        switch (backend_error_action(blk->conf.backend, request->type == VIRTIO_BLK_T_IN, -ret)) {
+        enum block_error_action action =
+            backend_error_action(blk->conf.backend, request->type == VIRTIO_BLK_T_IN, -ret);
+        tell_error(request, -ret, action);
+        switch (action) {
         case BLOCK_ERROR_STOP:
             park(request);
             return;

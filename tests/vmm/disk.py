@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: MIT
+"""virtio-blk as a driver sees it through qtest, the file as the host sees it, and what QMP tells."""
+import os
+import resource
+
+from kit import pci
+from vmm.bench import (BARS, ECAM, MSI, QUIET, RAM, Fault, expect, expect_refusal, expect_that,
+                       machines)
+
+
+def disk_driver(bench, ferry, machine):
+    config = pci.EcamConfig(ferry.qtest, ECAM) if machine == "q35" else pci.PortConfig(ferry.qtest)
+    function = pci.find(config, pci.VENDOR_VIRTIO, pci.DEVICE_BLK)
+    if not function:
+        raise Fault("there is no virtio-blk")
+    return pci.VirtioBlk(ferry.qtest, function, BARS, RAM)
+
+
+def exchange(disk, image):
+    """Reads, writes and flushes; the host sees it."""
+    status, length, data = disk.request(pci.IN, 7, size=512)
+    expect("read", [status, length, data], [0, 513, bytes([7, 0]) * 256])
+    status, length, data = disk.request(pci.IN, 2047, size=512)
+    expect("last sector", [status, data], [0, bytes([0xFF, 7]) * 256])
+    status, length, _ = disk.request(pci.OUT, 9, data=b"ferry..." * 128)
+    expect("write", [status, length], [0, 1])
+    expect("flush", disk.request(pci.FLUSH, 0)[0], 0)
+    expect("the file", image.read_bytes()[9 * 512:11 * 512], b"ferry..." * 128)
+    expect("past the end", disk.request(pci.IN, 2048, size=512)[0], 1)
+    expect("write past the end", disk.request(pci.OUT, 2047, data=bytes(1024))[0], 1)
+    expect("unknown request", disk.request(77, 0, size=512)[0], 2)
+    expect("the file's size", image.stat().st_size, 1 << 20)
+
+
+@machines
+def test_disk(bench, machine):
+    image = bench.image("disk.img")
+    with bench.ferry("-M", machine, "-drive", f"file={image},if=virtio,format=raw,id=d0") as ferry:
+        disk = disk_driver(bench, ferry, machine)
+        disk.reset()
+        features = disk.features()
+        expect_that(features >> pci.F_VERSION_1 & 1 and features >> pci.F_BLK_FLUSH & 1,
+                    f"features {features:#x}")
+        expect("capacity", ferry.qtest.readq(disk.config), 2048)
+        expect_that(not disk.start(1 << pci.F_BLK_FLUSH), "a driver without VERSION_1 is taken")
+        expect_that(disk.start(1 << pci.F_VERSION_1 | 1 << pci.F_BLK_FLUSH), "FEATURES_OK is off")
+        # INTx: the pin goes up with a request, and down when the ISR status is read.
+        ferry.qtest.ask("irq_intercept_in ioapic")
+        disk.submit(pci.IN, 1, size=512)
+        disk.finish()
+        pin = wait_pin(ferry.qtest)
+        expect("ISR", ferry.qtest.readb(disk.isr), 1)
+        ferry.qtest.wait_irq(pin, False)
+        exchange(disk, image)
+        # A queue index that is nonsense: the device asks for a reset, and comes back.
+        ferry.qtest.writew(disk.avail + 2, 0x4000)
+        ferry.qtest.writew(disk.doorbell, 0)
+        ferry.qtest.wait_for(lambda: disk.status() & pci.NEEDS_RESET, "NEEDS_RESET")
+        expect_that(disk.start(1 << pci.F_VERSION_1), "no new start")
+        expect("read again", disk.request(pci.IN, 3, size=512)[2], bytes([3, 0]) * 256)
+
+
+def wait_pin(q):
+    q.wait_for(lambda: q.ask("endianness") and any(q.irq.values()), "an interrupt")
+    return next(line for line, level in q.irq.items() if level)
+
+
+@machines
+def test_disk_msix(bench, machine):
+    image = bench.image("msix.img")
+    with bench.ferry("-M", machine, "-object", "iothread,id=io0", "-drive",
+                     f"file={image},if=none,format=raw,id=d0", "-device",
+                     "virtio-blk-pci,drive=d0,iothread=io0,id=vd") as ferry:
+        disk = disk_driver(bench, ferry, machine)
+        disk.enable_msix(MSI)
+        expect_that(disk.start(1 << pci.F_VERSION_1 | 1 << pci.F_BLK_FLUSH), "FEATURES_OK is off")
+        disk.submit(pci.IN, 5, size=512)
+        expect("read", disk.finish(512)[2], bytes([5, 0]) * 256)
+        ferry.qtest.wait_for(lambda: ferry.qtest.readl(MSI + 4) == 0x1001, "the message")
+        expect("vector 0", ferry.qtest.readl(MSI), 0)
+        exchange(disk, image)
+        # Stopped and gone on, reset and gone on: the disk still works.
+        ferry.qmp.command("stop")
+        disk.submit(pci.IN, 6, size=512)
+        ferry.qmp.command("cont")
+        expect("after cont", disk.finish(512)[2], bytes([6, 0]) * 256)
+        ferry.qmp.command("system_reset")
+        ferry.qmp.event("RESET")
+        disk = disk_driver(bench, ferry, machine)
+        expect_that(disk.start(1 << pci.F_VERSION_1), "no start after a reset")
+        expect("after reset", disk.request(pci.IN, 8, size=512)[2], bytes([8, 0]) * 256)
+        expect_refusal(lambda: ferry.qmp.command("object-del", id="io0"), "in use")
+
+
+def test_disk_readonly(bench):
+    image = bench.image("ro.img")
+    before = image.read_bytes()
+    with bench.ferry("-M", "q35", "-drive",
+                     f"file={image},if=virtio,format=raw,readonly=on") as ferry:
+        disk = disk_driver(bench, ferry, "q35")
+        expect_that(disk.features() & 1 << 5, "F_RO is not offered")
+        disk.start(1 << pci.F_VERSION_1)
+        expect("write", disk.request(pci.OUT, 0, data=b"x" * 512)[0], 1)
+        expect("read", disk.request(pci.IN, 4, size=512)[2], bytes([4, 0]) * 256)
+        expect("inserted", ferry.qmp.command("query-block")[0]["inserted"]["ro"], True)
+    expect_that(image.read_bytes() == before, "the image has changed")
+
+
+def test_disk_odd_size(bench):
+    """The rest of a file that is no multiple of 512 is left alone."""
+    image = bench.folder / "odd.img"
+    image.write_bytes(b"a" * 1300)
+    with bench.ferry("-M", "q35", "-drive", f"file={image},if=virtio,format=raw") as ferry:
+        disk = disk_driver(bench, ferry, "q35")
+        capacity = ferry.qtest.readq(disk.config)
+        expect_that(capacity in (2, 3), f"capacity {capacity}")
+        disk.start(1 << pci.F_VERSION_1)
+        expect("first", disk.request(pci.IN, 0, size=512)[2], b"a" * 512)
+        expect("past the end", disk.request(pci.OUT, 3, data=b"b" * 512)[0], 1)
+    expect_that(image.read_bytes()[:1024] == b"a" * 1024, "the image has changed")
+
+
+def test_disk_shrinks(bench):
+    """An image that becomes shorter than the guest believes."""
+    image = bench.image("shrink.img")
+    with bench.ferry("-M", "q35", "-drive", f"file={image},if=virtio,format=raw") as ferry:
+        disk = disk_driver(bench, ferry, "q35")
+        disk.start(1 << pci.F_VERSION_1)
+        os.truncate(image, 4096)
+        expect("still there", disk.request(pci.IN, 0, size=512)[0], 0)
+        status, _, data = disk.request(pci.IN, 100, size=512)
+        expect_that(status == 1 or data == bytes(512), f"status {status}")
+        expect("running", ferry.qmp.command("query-status")["status"], "running")
+
+
+def limit_files(ferry, size):
+    """From now on no write reaches beyond size: what a full disk does to ferry, with EFBIG."""
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.prlimit(ferry.process.pid, resource.RLIMIT_FSIZE, (size, hard))
+
+
+def io_status(ferry):
+    (block,) = ferry.qmp.command("query-block")
+    return block.get("io-status")
+
+
+def test_disk_error(bench):
+    """BLOCK_IO_ERROR, what follows it, and query-block's io-status, as QEMU has them."""
+    for action, drive, status in (("report", True, 1), ("ignore", False, 0), ("stop", True, 0),
+                                  ("stop", False, 0)):
+        image = bench.image("error.img")
+        options = (["-drive", f"file={image},if=none,format=raw,id=d0,file.node-name=f,node-name=n"]
+                   if drive else ["-blockdev", f"raw,node-name=n,file.driver=file,file.filename="
+                                  f"{image}"])
+        with bench.ferry("-M", "q35", "-object", "iothread,id=io0", *options, "-device",
+                         f"virtio-blk-pci,drive={'d0' if drive else 'n'},werror={action}"
+                         f"{',iothread=io0' if drive else ''}") as ferry:
+            disk = disk_driver(bench, ferry, "q35")
+            disk.start(1 << pci.F_VERSION_1)
+            expect("io-status", io_status(ferry), "ok" if action == "stop" else None)
+            limit_files(ferry, 51200)
+            disk.submit(pci.OUT, 200, data=b"n" * 512)
+            expect("event", ferry.qmp.event("BLOCK_IO_ERROR")["data"],
+                   {"device": "d0" if drive else "", "node-name": "n", "operation": "write",
+                    "action": action, "reason": "File too large",
+                    **({"nospace": False} if action == "stop" else {})})
+            if action == "stop":
+                ferry.qmp.event("STOP")
+                expect("state", ferry.qmp.command("query-status")["status"], "io-error")
+                expect("io-status", io_status(ferry), "failed")
+                limit_files(ferry, resource.RLIM_INFINITY)
+                ferry.qmp.command("cont")
+                expect("io-status after cont", io_status(ferry), "ok")
+            expect("status", disk.finish()[0], status)
+            expect_that((image.read_bytes()[200 * 512] == ord("n")) == (action == "stop"),
+                        "the image is not what it should be")
+
+
+def test_disk_shared(bench):
+    """share-rw=on: two drives of one VM, and another VM, write to one image."""
+    image = bench.image("shared.img")
+
+    def drives(count, share="on"):
+        return [word for n in range(count) for word in (
+            "-drive", f"file={image},if=none,format=raw,id=d{n}", "-device",
+            f"virtio-blk-pci,drive=d{n},share-rw={share},addr={n + 8}")]
+    with bench.ferry("-M", "q35", *drives(2)) as first, \
+            bench.ferry("-M", "q35", *drives(1)) as second:
+        for number, (ferry, slot) in enumerate(((first, 8), (first, 9), (second, 8))):
+            function = pci.Function(pci.EcamConfig(ferry.qtest, ECAM), slot << 3)
+            disk = pci.VirtioBlk(ferry.qtest, function, BARS + (slot << 20), RAM + (slot << 16))
+            disk.start(1 << pci.F_VERSION_1)
+            if number:
+                expect("what was written before", disk.request(pci.IN, 3, size=512)[2],
+                       bytes([number - 1]) * 512)
+            expect("write", disk.request(pci.OUT, 3, data=bytes([number]) * 512)[0], 0)
+        status, output = bench.run("-M", "q35", "-accel", "qtest", *QUIET, *drives(1, "off"),
+                                   check=False)
+        expect("status of one that does not share", status, 1)
+        expect_that("shared.img" in output and "lock" in output and "share-rw=on" in output, output)
