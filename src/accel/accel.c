@@ -19,16 +19,14 @@
 #include "base/range.h"
 #include "mem/dma.h"
 
-extern const struct accel_ops kvm_ops, qtest_ops;
+extern const struct accel_ops kvm_ops, soft_ops, qtest_ops;
 
-const struct accel_ops *const accel_engines[] = {&kvm_ops, &qtest_ops, NULL};
+const struct accel_ops *const accel_engines[] = {&kvm_ops, &soft_ops, &qtest_ops, NULL};
 
 /* Names of QEMU's command line that users type and this build has not. */
 static const struct {
     const char *name, *what;
 } absent[] = {
-    {"tcg", "the soft CPU"},
-    {"soft", "the soft CPU"},
     {"xen", "Xen"},
     {"hax", "HAXM"},
     {"hvf", "the Hypervisor framework"},
@@ -91,11 +89,17 @@ static void refuse_unknown(const char *name, struct error **errp)
 static const char *const irqchip_names[] = {"on", "split", "off", NULL};
 
 static bool parse_irqchip(const struct accel_ops *ops, const char *where, const char *text,
-                          struct accel_config *config, struct error **errp)
+                          bool is_demand, struct accel_config *config, struct error **errp)
 {
     for (int i = 0; irqchip_names[i]; i++) {
         if (strcmp(irqchip_names[i], text)) {
             continue;
+        }
+        if (!ops->supports_irqchip[i] && !is_demand) {
+            /* -machine's belongs to KVM; with a list of engines it may have been meant for that. */
+            log_warn("%s=%s has no effect: the accelerator '%s' has no interrupt chips of its own",
+                     where, text, ops->name);
+            return true;
         }
         if (!ops->supports_irqchip[i]) {
             error_set(errp, "%s=%s: the accelerator '%s' has no interrupt chips of its own", where,
@@ -126,13 +130,14 @@ static bool parse_options(struct choice *choice, const char *machine_irqchip, st
 
     choice->config.irqchip = choice->ops->default_irqchip;
     if (machine_irqchip && !parse_irqchip(choice->ops, "-machine kernel-irqchip", machine_irqchip,
-                                          &choice->config, errp)) {
+                                          false, &choice->config, errp)) {
         return false;
     }
-    if (irqchip && !parse_irqchip(choice->ops, where_irqchip, irqchip, &choice->config, errp)) {
+    if (irqchip &&
+        !parse_irqchip(choice->ops, where_irqchip, irqchip, true, &choice->config, errp)) {
         return false;
     }
-    if (choice->ops->has_vcpus && !options_get_bool(opts, "force", &choice->config.force, errp)) {
+    if (choice->ops->check_options && !choice->ops->check_options(opts, errp)) {
         error_prepend(errp, "%s: ", where);
         return false;
     }
@@ -184,7 +189,7 @@ static size_t default_entries(const char *entries[], size_t max)
 static struct accel *take(const struct choice *choice, struct error **errp)
 {
     if (!choice->ops) {
-        error_set(errp, "-accel %s: %s is not in this build; use -accel kvm", choice->name,
+        error_set(errp, "-accel %s: %s is not in this build; use -accel kvm or -accel tcg", choice->name,
                   choice->absent_what);
         return NULL;
     }

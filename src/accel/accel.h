@@ -40,7 +40,6 @@ struct accel_config {
     enum irqchip_mode irqchip;
     bool irqchip_given; /* by the user; else the engine's default: on */
     unsigned smp_max;
-    bool force;           /* -accel kvm,force=on: run although the probe says it cannot */
     struct options *opts; /* what the user wrote after the engine's name */
 };
 
@@ -59,6 +58,8 @@ struct accel_ops {
     bool supports_irqchip[3];
     enum irqchip_mode default_irqchip;
 
+    /* Checks the options of -accel that are the engine's own. NULL: there are none. */
+    bool (*check_options)(struct options *opts, struct error **errp);
     /* Makes the VM: probes the engine, says in one line why it cannot be used. Main thread. */
     struct accel *(*create)(const struct accel_config *config, struct error **errp);
     void (*destroy)(struct accel *accel);

@@ -75,8 +75,18 @@ static void take_engine_identity(struct cpu_model *model)
     }
 }
 
+static bool is_emulated(const struct cpu_model *model)
+{
+    uint32_t regs[4];
+
+    return engine_cpuid(model, CPUID_LEAF_EMULATED, 0, regs);
+}
+
 static void take_definition(struct cpu_model *model, const struct cpu_definition *definition)
 {
+    if (is_emulated(model)) {
+        snprintf(model->vendor, sizeof(model->vendor), "%s", definition->vendor);
+    }
     model->family = definition->family;
     model->model = definition->model;
     model->stepping = definition->stepping;
@@ -91,6 +101,9 @@ static void add_defaults(struct cpu_model *model, const uint32_t engine[CPU_WORD
 
     cpu_features_add(defaults, "hypervisor x2apic arat kvmclock kvmclock2 kvmclock-stable-bit "
                                "kvm-nopiodelay kvm-pv-eoi kvm-pv-unhalt");
+    if (is_emulated(model)) {
+        cpu_features_add(defaults, "invtsc"); /* wherever the VM goes */
+    }
     for (unsigned w = 0; w < CPU_WORD_COUNT; w++) {
         model->words[w] |= defaults[w] & engine[w];
     }
@@ -107,7 +120,8 @@ static void start_from(struct cpu_model *model, const uint32_t engine[CPU_WORD_C
         model->words[CPU_WORD_KVM] = 0; /* of these, only the defaults */
         model->words[CPU_WORD_HYPERV] = 0;
     } else {
-        /* The vendor stays the host's: SYSENTER and SYSCALL behave as its processors do. */
+        /* The vendor stays the host's, if there is one: SYSENTER and SYSCALL behave as its
+         * processors do. */
         take_definition(model, model->definition);
     }
     add_defaults(model, engine);
@@ -339,13 +353,21 @@ static bool filter(struct request *request, const uint32_t engine[CPU_WORD_COUNT
     return true;
 }
 
-static const struct cpu_definition *find_definition(const char *name, struct error **errp)
+static const struct cpu_definition *find_definition(const struct cpu_model *model, const char *name,
+                                                    struct error **errp)
 {
     const char *names[64];
     size_t count = 0;
     const char *near;
 
     for (const struct cpu_definition *d = cpu_definitions; d->name; d++) {
+        if (!strcmp(d->name, "host") && is_emulated(model)) {
+            if (!strcmp(name, "host")) {
+                error_set(errp, "-cpu host: CPU model 'host' requires KVM");
+                return NULL;
+            }
+            continue;
+        }
         if (!strcmp(d->name, name)) {
             return d;
         }
@@ -378,10 +400,10 @@ struct cpu_model *cpu_model_new(const char *text, struct accel *accel, unsigned 
 
     model->accel = accel;
     if (!text) {
-        text = engine_cpuid(model, 0, 0, regs) ? "host" : "qemu64";
+        text = engine_cpuid(model, 0, 0, regs) && !is_emulated(model) ? "host" : "qemu64";
     }
     autofree char *name = xstrndup(text, strcspn(text, ","));
-    model->definition = find_definition(name, errp);
+    model->definition = find_definition(model, name, errp);
     if (!model->definition) {
         free(model);
         return NULL;

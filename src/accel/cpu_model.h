@@ -19,7 +19,7 @@
 struct accel;
 struct cpu_model;
 
-/* text NULL: the engine's default (host on kvm when it may, else qemu64). */
+/* text NULL: the engine's default (host where there is a host's processor to hand on, else qemu64). */
 struct cpu_model *cpu_model_new(const char *text, struct accel *accel, unsigned smp,
                                 struct error **errp);
 void cpu_model_free(struct cpu_model *model);
@@ -39,6 +39,9 @@ uint32_t cpu_model_apic_id(const struct cpu_model *model, unsigned index);
 /* Pseudo leaf of accel_ops.supported_cpuid(): EAX: frequency of an invariant TSC, kHz; EBX: of the
  * LAPIC timer, kHz. */
 #define CPUID_LEAF_TSC_KHZ 0xffff0001u
+/* Pseudo leaf that only an engine in software has: its processor is nobody's, so a model keeps its own
+ * vendor, and there is no 'host'. */
+#define CPUID_LEAF_EMULATED 0xffff0002u
 
 struct cpuid_entry {
     uint32_t leaf, subleaf;

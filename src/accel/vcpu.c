@@ -168,6 +168,15 @@ static void count_exit(struct vcpu *vcpu)
                           memory_order_relaxed);
 }
 
+void vcpu_inline_exit(struct vcpu *vcpu)
+{
+    TRACE(vcpu_exit, vcpu->index, vcpu->exit.reason);
+    count_exit(vcpu);
+    vcpu_handle_exit(vcpu);
+    vcpu->exit.reason = VCPU_EXIT_INTR;
+    TRACE(vcpu_enter, vcpu->index);
+}
+
 static void vcpu_loop(struct vcpu *vcpu)
 {
     while (!has_request(vcpu, VCPU_REQUEST_QUIT)) {

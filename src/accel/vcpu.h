@@ -165,4 +165,8 @@ bool vcpu_set_state(struct vcpu *vcpu, const struct x86_state *state, struct err
  * of exits that no host can cause. vCPU thread. */
 bool vcpu_handle_exit(struct vcpu *vcpu);
 
+/* For engines that carry out an instruction's accesses (IO, MMIO) before vcpu_run returns: counts,
+ * traces and handles vcpu->exit like the loop. vCPU thread. */
+void vcpu_inline_exit(struct vcpu *vcpu);
+
 #endif

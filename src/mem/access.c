@@ -283,3 +283,28 @@ bool address_space_find(struct address_space *as, uint64_t address, struct mem_s
     mem_read_end();
     return range != NULL;
 }
+
+bool address_space_find_ram(struct address_space *as, uint64_t address, struct mem_host_page *page)
+{
+    uint64_t first = align_down(address, GUEST_PAGE_SIZE);
+    bool found = false;
+
+    mem_read_begin();
+    const struct flat_range *range = flat_view_find(address_space_view(as), address);
+    if (range && range->is_ram && range->first <= first &&
+        range->last - first >= GUEST_PAGE_SIZE - 1) {
+        uint64_t offset = range->offset + (first - range->first);
+        *page = (struct mem_host_page){
+            .host = range->host + (first - range->first),
+            .ram = range->region->ram,
+            .offset = offset,
+            .readonly = range->readonly,
+            .dirty_log = range->dirty_log,
+            .first = align_up(range->first, GUEST_PAGE_SIZE),
+            .last = range->last - ((range->last + 1) % GUEST_PAGE_SIZE),
+        };
+        found = offset % GUEST_PAGE_SIZE == 0;
+    }
+    mem_read_end();
+    return found;
+}

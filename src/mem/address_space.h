@@ -105,6 +105,22 @@ enum mem_result address_space_write_rom(struct address_space *as, uint64_t addre
  * region stays valid only as long as the caller holds the machine lock. */
 bool address_space_find(struct address_space *as, uint64_t address, struct mem_section *section);
 
+/*
+ * The host memory behind the 4 KiB page of an address; false if the page is not, or not all of it, of
+ * one RAM or ROM region. Any registered thread, no lock. What it says is true until a listener has
+ * heard of the commit that changes it; the memory itself stays until after that.
+ */
+struct mem_host_page {
+    uint8_t *host; /* of the page's first byte */
+    struct ram_block *ram;
+    uint64_t offset; /* of the page within it, page aligned */
+    bool readonly;   /* writes go by address_space_write() */
+    bool dirty_log;
+    uint64_t first,
+        last; /* addresses of the whole pages around it, as one piece, of which this holds */
+};
+bool address_space_find_ram(struct address_space *as, uint64_t address, struct mem_host_page *page);
+
 /* Print the flat view (monitor: info mtree -f) or the tree (info mtree). Machine lock held. */
 void address_space_print(struct address_space *as, FILE *to);
 void address_space_print_all(FILE *to);   /* the flat views of all address spaces */

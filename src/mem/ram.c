@@ -256,9 +256,21 @@ bool ram_block_unref(struct ram_block *block)
     return false;
 }
 
+static void (*release_hook)(struct ram_block *block); /* atomic */
+
+void ram_set_release_hook(void (*hook)(struct ram_block *block))
+{
+    __atomic_store_n(&release_hook, hook, __ATOMIC_RELEASE);
+}
+
 void ram_block_release(struct ram_block *block)
 {
+    void (*hook)(struct ram_block *) = __atomic_load_n(&release_hook, __ATOMIC_ACQUIRE);
+
     list_remove(block);
+    if (hook && block->engine) {
+        hook(block);
+    }
     munmap(block->host, block->size + GUEST_PAGE_SIZE);
     if (block->fd >= 0) {
         close(block->fd);

@@ -36,6 +36,7 @@ struct ram_block {
     /* RCU; atomic, one bit per page; NULL while nobody logs */
     _Atomic(uint64_t) *dirty[DIRTY_COUNT];
     _Atomic(uint64_t) *code;
+    _Atomic(void *) engine; /* the CPU engine's own; NULL until it sets it */
     /* atomic: mappings. Once dying, `remaining` takes the place of the slots. */
     struct ram_ref_slot refs[RAM_REF_SLOTS];
     _Atomic(bool) dying;
@@ -70,6 +71,10 @@ bool ram_dirty_fetch(struct ram_block *block, enum dirty_client client, uint64_t
 void ram_set_code_hook(void (*hook)(struct ram_block *block, uint64_t offset, uint64_t length));
 void ram_code_set(struct ram_block *block, uint64_t offset);
 void ram_code_clear(struct ram_block *block, uint64_t offset);
+
+/* Called for a block whose `engine` is set, when its memory is about to go back to the host: no view
+ * shows it, nothing is mapped. Any thread. */
+void ram_set_release_hook(void (*hook)(struct ram_block *block));
 
 /* The block that holds a host address, or NULL; *offset within it (may be NULL). Any registered
  * thread; the block is valid as long as its region or a mapping is. */

@@ -45,8 +45,6 @@ static void test_unknown(void **unused)
 
 static void test_absent(void **unused)
 {
-    assert_refused(attempt("tcg", NULL, NULL), "-accel tcg: the soft CPU is not in this build");
-    assert_refused(attempt("soft,thread=multi", NULL, NULL), "-accel soft: the soft CPU is not");
     assert_refused(attempt("xen", NULL, NULL), "-accel xen: Xen is not in this build");
 }
 
@@ -58,15 +56,19 @@ static void test_options(void **unused)
     assert_refused(attempt("kvm,kernel-irqchip=maybe", NULL, NULL),
                    "-accel kvm,kernel-irqchip=maybe: needs 'on', 'off' or 'split'");
     assert_refused(attempt("kvm,force=7", NULL, NULL), "-accel kvm: ");
-    assert_refused(attempt("qtest", NULL, "on"),
-                   "-machine kernel-irqchip=on: the accelerator 'qtest' has no interrupt chips");
+    assert_refused(attempt("qtest,kernel-irqchip=on", NULL, NULL),
+                   "-accel qtest,kernel-irqchip=on: the accelerator 'qtest' has no interrupt chips");
+    assert_refused(attempt("tcg,kernel-irqchip=split", NULL, NULL),
+                   "-accel tcg,kernel-irqchip=split: the accelerator 'tcg' has no interrupt chips");
+    assert_refused(attempt("tcg,thread=single", NULL, NULL), "-accel tcg: thread=single");
+    assert_refused(attempt("soft,tb-size=0", NULL, NULL), "-accel soft: ");
     assert_refused(attempt("qtest", NULL, "nonsense"), "needs 'on', 'off' or 'split'");
 }
 
 /* The first that works; those before it are told about. */
 static void test_fallback(void **unused)
 {
-    struct attempt a = attempt("tcg", "qtest", NULL);
+    struct attempt a = attempt("xen", "qtest", "on");
     autofree char *text = capture_stderr(try_init, &a);
 
     assert_non_null(a.accel);
@@ -74,7 +76,8 @@ static void test_fallback(void **unused)
     assert_string_equal(a.accel->ops->name, "qtest");
     assert_int_equal(a.accel->irqchip, IRQCHIP_OFF);
     assert_false(accel_has_irqfd());
-    assert_contains(text, "warning: -accel tcg: the soft CPU is not in this build");
+    assert_contains(text, "warning: -accel xen: Xen is not in this build");
+    assert_contains(text, "-machine kernel-irqchip=on has no effect: the accelerator 'qtest'");
     assert_contains(text, "using the accelerator 'qtest'");
     accel_cleanup();
     assert_null(accel_current());
@@ -107,7 +110,7 @@ static void test_help(void **unused)
 
     accel_print_engines(to);
     fclose(to);
-    assert_string_equal(text, "Accelerators supported in QEMU binary:\nkvm\nqtest\n");
+    assert_string_equal(text, "Accelerators supported in QEMU binary:\nkvm\ntcg\nqtest\n");
     free(text);
 }
 

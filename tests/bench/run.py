@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Benchmarks side by side with Debian's QEMU, run in turn (./dev bench [NAME]).
 
-    run.py --build build [kvm]
+    run.py --build build [kvm | boot | cpu]
 
 The machine is shared and noisy: what counts is the ratio of each pair, and of those the median.
 """
@@ -14,6 +14,7 @@ import sys
 import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from bench import soft  # noqa: E402
 from kvm import native_guest  # noqa: E402
 
 QEMU = "qemu-system-x86_64"
@@ -53,7 +54,7 @@ def bench_kvm(build, rounds):
                   flush=True)
 
 
-BENCHES = {"kvm": bench_kvm}
+BENCHES = {"kvm": bench_kvm, "boot": soft.bench_boot, "cpu": soft.bench_cpu}
 
 
 def main():

@@ -245,15 +245,17 @@ static bool kvm_set_up(struct kvm_accel *kvm, const struct accel_config *config,
                        struct error **errp)
 {
     struct error *probe_error = NULL;
+    bool force = false;
     int n;
 
     kvm->fd = open_device(errp);
     if (kvm->fd < 0 || !check_api(kvm->fd, errp)) {
         return false;
     }
+    options_get_bool(config->opts, "force", &force, NULL); /* checked before */
     kvm_install_kick_handler();
     if (!kvm_probe(kvm->fd, &probe_error)) {
-        if (!config->force) {
+        if (!force) {
             error_propagate(errp, probe_error);
             return false;
         }
@@ -278,6 +280,14 @@ static bool kvm_set_up(struct kvm_accel *kvm, const struct accel_config *config,
     n = kvm_ioctl(kvm->vm_fd, KVM_GET_TSC_KHZ, 0ul);
     kvm->tsc_khz = n > 0 ? n : 0;
     return kvm_init_cpuid(kvm, errp) && kvm_init_msrs(kvm, errp);
+}
+
+/* force=on: run although the probe says it cannot. */
+static bool kvm_check_options(struct options *opts, struct error **errp)
+{
+    bool force;
+
+    return options_get_bool(opts, "force", &force, errp);
 }
 
 static struct accel *kvm_create(const struct accel_config *config, struct error **errp)
@@ -313,6 +323,7 @@ const struct accel_ops kvm_ops = {
     .has_vcpus = true,
     .supports_irqchip = {true, true, true},
     .default_irqchip = IRQCHIP_ON,
+    .check_options = kvm_check_options,
     .create = kvm_create,
     .destroy = kvm_destroy,
     .supported_cpuid = kvm_supported_cpuid,
