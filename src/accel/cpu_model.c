@@ -102,7 +102,8 @@ static void add_defaults(struct cpu_model *model, const uint32_t engine[CPU_WORD
     cpu_features_add(defaults, "hypervisor x2apic arat kvmclock kvmclock2 kvmclock-stable-bit "
                                "kvm-nopiodelay kvm-pv-eoi kvm-pv-unhalt");
     if (is_emulated(model)) {
-        cpu_features_add(defaults, "invtsc"); /* wherever the VM goes */
+        /* The same wherever the VM goes; and nothing left to calibrate. */
+        cpu_features_add(defaults, "invtsc tsc-deadline");
     }
     for (unsigned w = 0; w < CPU_WORD_COUNT; w++) {
         model->words[w] |= defaults[w] & engine[w];

@@ -116,8 +116,8 @@ struct mem_host_page {
     uint64_t offset; /* of the page within it, page aligned */
     bool readonly;   /* writes go by address_space_write() */
     bool dirty_log;
-    uint64_t first,
-        last; /* addresses of the whole pages around it, as one piece, of which this holds */
+    /* Addresses of the first and last byte of the whole pages around it that continue like this. */
+    uint64_t first, last;
 };
 bool address_space_find_ram(struct address_space *as, uint64_t address, struct mem_host_page *page);
 

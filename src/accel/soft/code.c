@@ -345,12 +345,12 @@ struct soft_block *soft_code_find(struct soft_cpu *cpu, uint32_t mode)
 
     check_ip(cpu, linear);
     cpu->page_ip = cpu->rip - offset;
-    page_host = soft_fetch_pointer(cpu, linear & SOFT_PAGE_MASK, &info);
-    if (!page_host || !info.ram) {
+    host = soft_fetch_pointer(cpu, linear, &info);
+    if (!host || !info.ram) {
         b = soft_decode(cpu, linear, NULL, mode, &second);
         return within_limit(cpu, transient(cpu, b), mode);
     }
-    host = page_host + offset;
+    page_host = host - offset;
     b = lookup(code, host, mode);
     if (b && b->host2 &&
         soft_fetch_pointer(cpu, soft_next_page(cpu, linear), &second) != b->host2) {

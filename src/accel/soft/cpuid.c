@@ -42,7 +42,7 @@ static const char always[] =
 /* Where the host has them. */
 static const char by_host[] =
     "ssse3 cx16 sse4.1 sse4.2 popcnt abm aes pclmulqdq xsave xsaveopt "
-    "xsavec xgetbv1 bmi1 bmi2 adx rdrand rdseed sha-ni clflushopt clwb rdpid";
+    "xsavec xgetbv1 xsaves bmi1 bmi2 adx rdrand rdseed sha-ni clflushopt clwb rdpid";
 static const char by_host_avx[] = "avx avx2 f16c fma";
 
 static struct {

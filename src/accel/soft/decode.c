@@ -94,6 +94,12 @@ static const struct soft_lowering *find(const struct soft_lower *l)
     ZydisInstructionCategory category = l->insn->meta.category;
     const struct soft_lowering *row = NULL;
 
+    /* Zydis knows Knights Corner's forms of these, which are nobody else's. */
+    if (l->insn->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX &&
+        (mnemonic == ZYDIS_MNEMONIC_POPCNT || mnemonic == ZYDIS_MNEMONIC_TZCNT ||
+         mnemonic == ZYDIS_MNEMONIC_LZCNT)) {
+        return NULL;
+    }
     if (category == ZYDIS_CATEGORY_STRINGOP || category == ZYDIS_CATEGORY_IOSTRINGOP ||
         category == ZYDIS_CATEGORY_IO) {
         row = strings[mnemonic];
@@ -211,6 +217,14 @@ static unsigned log2_of_scale(unsigned scale)
     return scale == 8 ? 3 : scale == 4 ? 2 : scale == 2 ? 1 : 0;
 }
 
+/* SDM volume 2, table 2-3: with MOD = 0 a SIB base of 5 is a displacement whatever REX.B says. Zydis
+ * 4.0 takes it for R13D if the address size is 32 bits. */
+static bool has_no_base(const ZydisDecodedInstruction *insn)
+{
+    return insn->attributes & ZYDIS_ATTRIB_HAS_SIB && insn->raw.modrm.mod == 0 &&
+           (insn->raw.sib.base & 7) == 5;
+}
+
 static void lower_memory(struct soft_lower *l, const ZydisDecodedOperandMem *mem)
 {
     struct soft_op *op = l->op;
@@ -225,9 +239,17 @@ static void lower_memory(struct soft_lower *l, const ZydisDecodedOperandMem *mem
     op->index = address_slot(mem->index);
     op->scale = (uint8_t)log2_of_scale(mem->scale);
     op->info = (uint8_t)segment;
+    if (has_no_base(l->insn)) {
+        op->base = SOFT_SLOT_ZERO;
+        disp = l->insn->raw.disp.value;
+    }
     if (is_ip(mem->base)) {
         op->base = SOFT_SLOT_PAGE_IP;
         disp += op->offset + op->length;
+        if (disp > INT32_MAX) {
+            disp -= SOFT_PAGE_WRAP; /* two GiB ahead, less than a page */
+            op->index = SOFT_SLOT_PAGE_WRAP;
+        }
     }
     op->disp = (int32_t)disp;
     op->seg = (uint8_t)(is_64 && segment < X86_FS ? SOFT_SLOT_ZERO : SOFT_SLOT_SEG + segment);

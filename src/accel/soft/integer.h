@@ -90,22 +90,6 @@ static inline uint64_t soft_status_to_rflags(uint32_t status)
     static const struct soft_op *name(struct soft_cpu *cpu, const struct soft_op *op)
 #define SOFT_APART_HANDLER(name) SOFT_APART SOFT_HANDLER(name)
 
-/*
- * SOFT_NEXT() for the hot ones. The compiler is kept from knowing that the next operation's address
- * and its handler's have a common base: then it makes `add $32, %rsi; jmp *(%rsi)`, two instructions
- * rather than four.
- */
-#if SOFT_TAIL_CALLS
-#define INTEGER_NEXT                                                                               \
-    do {                                                                                           \
-        const struct soft_op *next = op + 1;                                                       \
-        __asm__("" : "+r"(next));                                                                  \
-        return next->fn(cpu, next);                                                                \
-    } while (0)
-#else
-#define INTEGER_NEXT return op + 1
-#endif
-
 static inline uint64_t soft_linear_base(const struct soft_cpu *cpu, const struct soft_op *op)
 {
     return cpu->slot[op->base] + (uint64_t)(int64_t)op->disp;
@@ -128,14 +112,14 @@ static inline uint64_t soft_linear_base(const struct soft_cpu *cpu, const struct
         SOFT_FAST_POINTER(read, SOFT_LINEAR_##kind, bits, name##_g)                                \
         uint##bits##_t m = soft_host_load##bits(p);                                                \
         __VA_ARGS__                                                                                \
-        INTEGER_NEXT;                                                                              \
+        SOFT_NEXT(cpu, op);                                                                        \
     }
 #define SOFT_READ_GENERAL(name, bits, ...)                                                         \
     SOFT_APART_HANDLER(name##_g)                                                                   \
     {                                                                                              \
         uint##bits##_t m = soft_load##bits(cpu, op, soft_linear(cpu, op, (bits) / 8, SOFT_READ));  \
         __VA_ARGS__                                                                                \
-        INTEGER_NEXT;                                                                              \
+        SOFT_NEXT(cpu, op);                                                                        \
     }
 #define SOFT_READ_HANDLERS(name, bits, ...)                                                        \
     SOFT_READ_GENERAL(name, bits, __VA_ARGS__)                                                     \
@@ -152,13 +136,13 @@ static inline uint64_t soft_linear_base(const struct soft_cpu *cpu, const struct
     {                                                                                              \
         SOFT_FAST_POINTER(write, SOFT_LINEAR_##kind, bits, name##_g)                               \
         soft_host_store##bits(p, value);                                                           \
-        INTEGER_NEXT;                                                                              \
+        SOFT_NEXT(cpu, op);                                                                        \
     }
 #define SOFT_WRITE_GENERAL(name, bits, value)                                                      \
     SOFT_APART_HANDLER(name##_g)                                                                   \
     {                                                                                              \
         soft_store##bits(cpu, op, soft_linear(cpu, op, (bits) / 8, SOFT_WRITE), value);            \
-        INTEGER_NEXT;                                                                              \
+        SOFT_NEXT(cpu, op);                                                                        \
     }
 #define SOFT_WRITE_HANDLERS(name, bits, value)                                                     \
     SOFT_WRITE_GENERAL(name, bits, value)                                                          \
@@ -174,7 +158,7 @@ static inline uint64_t soft_linear_base(const struct soft_cpu *cpu, const struct
     {                                                                                              \
         SOFT_FAST_POINTER(write, SOFT_LINEAR_##kind, bits, name##_g)                               \
         __VA_ARGS__                                                                                \
-        INTEGER_NEXT;                                                                              \
+        SOFT_NEXT(cpu, op);                                                                        \
     }
 #define SOFT_RMW_GENERAL(name, how, bits, ...)                                                     \
     SOFT_APART_HANDLER(name##_g)                                                                   \
@@ -183,7 +167,7 @@ static inline uint64_t soft_linear_base(const struct soft_cpu *cpu, const struct
         void *const p = soft_##how##_begin(cpu, op, linear, (bits) / 8);                           \
         __VA_ARGS__                                                                                \
         soft_##how##_end(cpu, op, linear, p, (bits) / 8);                                          \
-        INTEGER_NEXT;                                                                              \
+        SOFT_NEXT(cpu, op);                                                                        \
     }
 #define SOFT_RMW_HANDLERS(name, bits, ...)                                                         \
     SOFT_RMW_GENERAL(name, rmw, bits, __VA_ARGS__)                                                 \

@@ -239,15 +239,16 @@ static void lower_zero(struct soft_lower *l, uintptr_t arg)
     static const struct avx_insn insn_##name = {.fn = {[i] = FN(name, w)}, __VA_ARGS__};
 #define BOTH_IMM(name, mask_, last_, mask256, last256, ...)                                        \
     extern const uint8_t TABLE(name, x)[], TABLE(name, y)[];                                       \
-    static const struct avx_insn insn_##name = {                                                   \
-        .table = {TABLE(name, x), TABLE(name, y)},                                                 \
-        .mask = {mask_, mask256},                                                                  \
-        .last = {last_, last256},                                                                  \
-        __VA_ARGS__};
+    static const struct avx_insn insn_##name = {.table = {TABLE(name, x), TABLE(name, y)},         \
+                                                .mask = {mask_, mask256},                          \
+                                                .last = {last_, last256},                          \
+                                                __VA_ARGS__};
 #define ONLY_IMM(name, i, w, mask_, last_, ...)                                                    \
     extern const uint8_t TABLE(name, w)[];                                                         \
-    static const struct avx_insn insn_##name = {                                                   \
-        .table = {[i] = TABLE(name, w)}, .mask = {[i] = mask_}, .last = {[i] = last_}, __VA_ARGS__};
+    static const struct avx_insn insn_##name = {.table = {[i] = TABLE(name, w)},                   \
+                                                .mask = {[i] = mask_},                             \
+                                                .last = {[i] = last_},                             \
+                                                __VA_ARGS__};
 
 #define FLOAT .is_float = true
 
@@ -325,15 +326,14 @@ AVX_LIST_PERMIL(X)
 
 extern soft_avx_fn FN(move4, x), FN(move8, x), FN(move_high, x), FN(merge4, x), FN(merge8, x),
     FN(merge_low, x), FN(merge_high, x), FN(high_to_low, x), FN(low_to_high, x);
-static const struct avx_move
-    move_ss = {FN(move4, x), FN(move4, x), FN(merge4, x)},
-    move_sd = {FN(move8, x), FN(move8, x), FN(merge8, x)},
-    move_d = {FN(move4, x), FN(move4, x), NULL},
-    move_q = {FN(move8, x), FN(move8, x), NULL},
-    move_low = {FN(merge_low, x), FN(move8, x), NULL},
-    move_high = {FN(merge_high, x), FN(move_high, x), NULL},
-    move_high_to_low = {NULL, NULL, FN(high_to_low, x)},
-    move_low_to_high = {NULL, NULL, FN(low_to_high, x)};
+static const struct avx_move move_ss = {FN(move4, x), FN(move4, x), FN(merge4, x)},
+                             move_sd = {FN(move8, x), FN(move8, x), FN(merge8, x)},
+                             move_d = {FN(move4, x), FN(move4, x), NULL},
+                             move_q = {FN(move8, x), FN(move8, x), NULL},
+                             move_low = {FN(merge_low, x), FN(move8, x), NULL},
+                             move_high = {FN(merge_high, x), FN(move_high, x), NULL},
+                             move_high_to_low = {NULL, NULL, FN(high_to_low, x)},
+                             move_low_to_high = {NULL, NULL, FN(low_to_high, x)};
 
 /* In memory the element is the operand itself. */
 static void lower_insert(struct soft_lower *l, uintptr_t arg)
@@ -345,10 +345,13 @@ static void lower_insert(struct soft_lower *l, uintptr_t arg)
 /* ---- the table -------------------------------------------------------------------------------- */
 
 #define ROW(mnemonic, fn, arg)                                                                     \
-    {ZYDIS_MNEMONIC_##mnemonic, SOFT_IF(avx), fn, (uintptr_t)(arg)}
+    {                                                                                              \
+        ZYDIS_MNEMONIC_##mnemonic, SOFT_IF(avx), fn, (uintptr_t)(arg)                              \
+    }
 #define X(name, mnemonic, ...) ROW(mnemonic, lower_avx, &insn_##name),
 
 const struct soft_lowering soft_lowering_avx[] = {
+    /* clang-format off */
     AVX_LIST_THREE_BOTH(X)
     AVX_LIST_THREE_BOTH_FLOAT(X)
     AVX_LIST_THREE_256(X)
@@ -382,6 +385,7 @@ const struct soft_lowering soft_lowering_avx[] = {
     AVX_LIST_EXTRACT(X)
     AVX_LIST_SHIFT(X)
     AVX_LIST_PERMIL(X)
+    /* clang-format on */
     ROW(VINSERTPS, lower_insert, 0),
 
     ROW(VMOVUPS, lower_move, false),

@@ -61,11 +61,11 @@
 #define ALU_HANDLERS(name, insn, class, bits)                                                      \
     SOFT_HANDLER(name##bits##_rr)                                                                  \
     {                                                                                              \
-        SOFT_ON_REG_##bits(ALU_CHANGE, insn, class, SOFT_REG(bits, op->src)) INTEGER_NEXT;         \
+        SOFT_ON_REG_##bits(ALU_CHANGE, insn, class, SOFT_REG(bits, op->src)) SOFT_NEXT(cpu, op);   \
     }                                                                                              \
     SOFT_HANDLER(name##bits##_ri)                                                                  \
     {                                                                                              \
-        SOFT_ON_REG_##bits(ALU_CHANGE, insn, class, op->imm) INTEGER_NEXT;                         \
+        SOFT_ON_REG_##bits(ALU_CHANGE, insn, class, op->imm) SOFT_NEXT(cpu, op);                   \
     }                                                                                              \
     SOFT_READ_HANDLERS(name##bits##_rm, bits, SOFT_ON_REG_##bits(ALU_CHANGE, insn, class, m))      \
     SOFT_RMW_HANDLERS(name##bits##_mr, bits,                                                       \
@@ -92,7 +92,7 @@ SOFT_HANDLER(zero_r)
 {
     soft_set_reg64(cpu, op->dst, 0);
     cpu->status = SOFT_ZF | SOFT_PF | 0x200;
-    INTEGER_NEXT;
+    SOFT_NEXT(cpu, op);
 }
 
 struct alu_forms {
@@ -156,12 +156,12 @@ void soft_lower_alu(struct soft_lower *l, uintptr_t arg)
     SOFT_HANDLER(name##bits##_rr)                                                                  \
     {                                                                                              \
         ALU_COMPARE(insn, class, bits, "m", SOFT_REG(bits, op->dst), SOFT_REG(bits, op->src))      \
-        INTEGER_NEXT;                                                                              \
+        SOFT_NEXT(cpu, op);                                                                        \
     }                                                                                              \
     SOFT_HANDLER(name##bits##_ri)                                                                  \
     {                                                                                              \
         ALU_COMPARE(insn, class, bits, "m", SOFT_REG(bits, op->dst), op->imm)                      \
-        INTEGER_NEXT;                                                                              \
+        SOFT_NEXT(cpu, op);                                                                        \
     }                                                                                              \
     SOFT_READ_HANDLERS(name##bits##_mr, bits,                                                      \
                        ALU_COMPARE(insn, class, bits, "r", m, SOFT_REG(bits, op->src)))            \
@@ -190,7 +190,7 @@ COMPARE_REG_MEM(64)
     {                                                                                              \
         uint##bits##_t a = soft_reg##bits(cpu, op->dst);                                           \
         ALU_COMPARE("test", LOGIC, bits, "r", a, a)                                                \
-        INTEGER_NEXT;                                                                              \
+        SOFT_NEXT(cpu, op);                                                                        \
     }
 TEST_SELF(8)
 TEST_SELF(16)
@@ -256,7 +256,7 @@ void soft_lower_compare(struct soft_lower *l, uintptr_t arg)
 #define UNARY_HANDLERS(name, CHANGE, insn, class, bits)                                            \
     SOFT_HANDLER(name##bits##_r)                                                                   \
     {                                                                                              \
-        SOFT_ON_REG_##bits(CHANGE, insn, class) INTEGER_NEXT;                                      \
+        SOFT_ON_REG_##bits(CHANGE, insn, class) SOFT_NEXT(cpu, op);                                \
     }                                                                                              \
     SOFT_RMW_HANDLERS(name##bits##_m, bits, CHANGE(insn, class, bits, "+m", SOFT_MEM(bits, p)))
 #define UNARY_SIZES(name, CHANGE, insn, class)                                                     \

@@ -32,25 +32,25 @@ static inline void set_carry(struct soft_cpu *cpu, bool carry)
         uint##bits##_t value = soft_reg##bits(cpu, op->dst);                                       \
         BIT_CHANGE("", insn, bits, "+r", value, soft_reg##bits(cpu, op->src))                      \
         soft_set_reg##bits(cpu, op->dst, value);                                                   \
-        INTEGER_NEXT;                                                                              \
+        SOFT_NEXT(cpu, op);                                                                        \
     }                                                                                              \
     SOFT_HANDLER(name##bits##_ri)                                                                  \
     {                                                                                              \
         uint##bits##_t value = soft_reg##bits(cpu, op->dst);                                       \
         BIT_CHANGE("", insn, bits, "+r", value, op->aux)                                           \
         soft_set_reg##bits(cpu, op->dst, value);                                                   \
-        INTEGER_NEXT;                                                                              \
+        SOFT_NEXT(cpu, op);                                                                        \
     }
 #define BIT_REG_TEST(bits)                                                                         \
     SOFT_HANDLER(bt##bits##_rr)                                                                    \
     {                                                                                              \
         set_carry(cpu, soft_reg##bits(cpu, op->dst) >> (soft_reg##bits(cpu, op->src) % bits) & 1); \
-        INTEGER_NEXT;                                                                              \
+        SOFT_NEXT(cpu, op);                                                                        \
     }                                                                                              \
     SOFT_HANDLER(bt##bits##_ri)                                                                    \
     {                                                                                              \
         set_carry(cpu, soft_reg##bits(cpu, op->dst) >> op->aux & 1);                               \
-        INTEGER_NEXT;                                                                              \
+        SOFT_NEXT(cpu, op);                                                                        \
     }
 
 /*
@@ -63,23 +63,37 @@ static inline void set_carry(struct soft_cpu *cpu, bool carry)
         cpu->slot[op->aux] +                                                                       \
         (uint64_t)(((int64_t)(int##bits##_t)soft_reg##bits(cpu, op->src) & -(int64_t)bits) / 8)
 #define BIT_MEMORY_READ(bits)                                                                      \
-    SOFT_APART_HANDLER(bt##bits##_mr)                                                              \
+    SOFT_APART_HANDLER(bt##bits##_mr_g)                                                            \
     {                                                                                              \
         BIT_BASE(bits);                                                                            \
         uint##bits##_t m = soft_load##bits(cpu, op, soft_linear(cpu, op, bits / 8, SOFT_READ));    \
         set_carry(cpu, m >> (soft_reg##bits(cpu, op->src) % bits) & 1);                            \
-        INTEGER_NEXT;                                                                              \
+        SOFT_NEXT(cpu, op);                                                                        \
+    }                                                                                              \
+    SOFT_HANDLER(bt##bits##_mr_x)                                                                  \
+    {                                                                                              \
+        BIT_BASE(bits);                                                                            \
+        SOFT_FAST_POINTER(read, soft_linear_64(cpu, op), bits, bt##bits##_mr_g)                    \
+        set_carry(cpu, soft_host_load##bits(p) >> (soft_reg##bits(cpu, op->src) % bits) & 1);      \
+        SOFT_NEXT(cpu, op);                                                                        \
     }                                                                                              \
     SOFT_READ_HANDLERS_X(bt##bits##_mi, bits, set_carry(cpu, m >> op->aux & 1);)
 #define BIT_MEMORY_CHANGE(name, how, prefix, insn, bits)                                           \
-    SOFT_APART_HANDLER(name##bits##_mr_##how)                                                      \
+    SOFT_APART_HANDLER(name##bits##_mr_##how##_g)                                                  \
     {                                                                                              \
         BIT_BASE(bits);                                                                            \
         const uint64_t linear = soft_linear(cpu, op, bits / 8, SOFT_WRITE);                        \
         void *const p = soft_##how##_begin(cpu, op, linear, bits / 8);                             \
         BIT_CHANGE(prefix, insn, bits, "+m", SOFT_MEM(bits, p), soft_reg##bits(cpu, op->src))      \
         soft_##how##_end(cpu, op, linear, p, bits / 8);                                            \
-        INTEGER_NEXT;                                                                              \
+        SOFT_NEXT(cpu, op);                                                                        \
+    }                                                                                              \
+    SOFT_HANDLER(name##bits##_mr_##how##_x)                                                        \
+    {                                                                                              \
+        BIT_BASE(bits);                                                                            \
+        SOFT_FAST_POINTER(write, soft_linear_64(cpu, op), bits, name##bits##_mr_##how##_g)         \
+        BIT_CHANGE(prefix, insn, bits, "+m", SOFT_MEM(bits, p), soft_reg##bits(cpu, op->src))      \
+        SOFT_NEXT(cpu, op);                                                                        \
     }                                                                                              \
     SOFT_RMW_HANDLERS_X(name##bits##_mi_##how, how, bits,                                          \
                         BIT_CHANGE(prefix, insn, bits, "+m", SOFT_MEM(bits, p), op->aux))
@@ -100,17 +114,19 @@ BIT_HANDLERS(32)
 BIT_HANDLERS(64)
 
 struct bit_forms {
-    soft_op_fn *rr, *ri, *mr, *mi[KIND_COUNT], *lock_mr, *lock_mi[KIND_COUNT];
+    soft_op_fn *rr, *ri, *mr[KIND_COUNT], *mi[KIND_COUNT], *lock_mr[KIND_COUNT],
+        *lock_mi[KIND_COUNT];
 };
 #define BT_FORMS(bits)                                                                             \
     {                                                                                              \
-        .rr = bt##bits##_rr, .ri = bt##bits##_ri, .mr = bt##bits##_mr,                             \
+        .rr = bt##bits##_rr, .ri = bt##bits##_ri, .mr = SOFT_KINDS_X(bt##bits##_mr),               \
         .mi = SOFT_KINDS_X(bt##bits##_mi),                                                         \
     }
 #define BIT_FORMS(name)                                                                            \
     {                                                                                              \
-        .rr = name##_rr, .ri = name##_ri, .mr = name##_mr_rmw, .mi = SOFT_KINDS_X(name##_mi_rmw),  \
-        .lock_mr = name##_mr_locked, .lock_mi = SOFT_KINDS_X(name##_mi_locked),                    \
+        .rr = name##_rr, .ri = name##_ri, .mr = SOFT_KINDS_X(name##_mr_rmw),                       \
+        .mi = SOFT_KINDS_X(name##_mi_rmw), .lock_mr = SOFT_KINDS_X(name##_mr_locked),              \
+        .lock_mi = SOFT_KINDS_X(name##_mi_locked),                                                 \
     }
 #define BIT_ROW(name)                                                                              \
     {                                                                                              \
@@ -129,6 +145,7 @@ void soft_lower_bit_test(struct soft_lower *l, uintptr_t arg)
 {
     const ZydisDecodedOperand *to = soft_operand(l, 0), *offset = soft_operand(l, 1);
     const struct bit_forms *forms = &bit_forms[arg][soft_size_index(to->size)];
+    unsigned kind = soft_address_kind(l);
     bool has_lock = soft_has_lock(l);
 
     if (soft_is_immediate(offset)) {
@@ -140,13 +157,11 @@ void soft_lower_bit_test(struct soft_lower *l, uintptr_t arg)
         l->op->dst = soft_operand_reg(l, 0);
         l->op->fn = soft_is_immediate(offset) ? forms->ri : forms->rr;
     } else if (soft_is_immediate(offset)) {
-        unsigned kind = soft_address_kind(l);
-
         l->op->fn = has_lock ? forms->lock_mi[kind] : forms->mi[kind];
     } else {
         l->op->aux = l->op->base;
         l->op->base = SOFT_SLOT_TEMP;
-        l->op->fn = has_lock ? forms->lock_mr : forms->mr;
+        l->op->fn = has_lock ? forms->lock_mr[kind] : forms->mr[kind];
     }
 }
 

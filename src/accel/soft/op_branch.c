@@ -175,7 +175,7 @@ OP(ret)
 
 static uint64_t address_mask(const struct soft_op *op)
 {
-    return op->aux == 16 ? UINT16_MAX : op->aux == 32 ? UINT32_MAX : UINT64_MAX;
+    return op->scale == 16 ? UINT16_MAX : op->scale == 32 ? UINT32_MAX : UINT64_MAX;
 }
 
 /* By the address size: writing ECX clears the upper half of RCX, writing CX does not. */
@@ -200,10 +200,21 @@ static bool count_down(struct soft_cpu *cpu, const struct soft_op *op)
         }                                                                                          \
         FOLLOW(cpu, op, 0, find_next);                                                             \
     }
-COUNTED(jrcxz, !(cpu->gpr[X86_RCX] & address_mask(op)))
-COUNTED(loop, count_down(cpu, op))
-COUNTED(loope, count_down(cpu, op) && soft_cond_z(cpu->status))
-COUNTED(loopne, count_down(cpu, op) && soft_cond_nz(cpu->status))
+#define SLOW_COUNTED(name, condition)                                                              \
+    static void slow_##name(struct soft_cpu *cpu, const struct soft_op *op)                        \
+    {                                                                                              \
+        uint64_t target = relative(cpu, op); /* may fault, before the counter changes */           \
+                                                                                                   \
+        if (condition) {                                                                           \
+            cpu->next_ip = target;                                                                 \
+        }                                                                                          \
+    }
+#define EACH_COUNTED(X)                                                                            \
+    X(jrcxz, !(cpu->gpr[X86_RCX] & address_mask(op)))                                              \
+    X(loop, count_down(cpu, op))                                                                   \
+    X(loope, count_down(cpu, op) && soft_cond_z(cpu->status))                                      \
+    X(loopne, count_down(cpu, op) && soft_cond_nz(cpu->status))
+EACH_COUNTED(COUNTED)
 
 /* ---- 16 and 32 bits ------------------------------------------------------------------------------ */
 
@@ -230,6 +241,8 @@ static uint64_t relative(struct soft_cpu *cpu, const struct soft_op *op)
 {
     return checked(cpu, op, cpu->page_ip + (uint64_t)(int64_t)op->disp);
 }
+
+EACH_COUNTED(SLOW_COUNTED)
 
 static uint64_t absolute(struct soft_cpu *cpu, const struct soft_op *op)
 {
@@ -396,11 +409,11 @@ static void lower_jcc(struct soft_lower *l, uintptr_t cc)
 /* The counter's width is the address size; the target is cut to the operand size. */
 static void lower_counted(struct soft_lower *l, uintptr_t which)
 {
-    static soft_op_fn *const handlers[] = {jrcxz, loop, loope, loopne};
+    static soft_op_fn *const fast[] = {jrcxz, loop, loope, loopne};
+    static soft_slow_fn *const slow[] = {slow_jrcxz, slow_loop, slow_loope, slow_loopne};
 
-    lower_target(l);
-    l->op->aux = l->insn->address_width;
-    l->op->fn = handlers[which];
+    l->op->scale = l->insn->address_width;
+    lower_relative(l, fast[which], slow[which]);
 }
 
 const struct soft_lowering soft_lowering_branch[] = {

@@ -104,7 +104,7 @@ const soft_locked_handlers soft_locked_unary[UNARY_COUNT] = {
                                                                                                    \
         soft_set_reg##bits(cpu, op->dst, b);                                                       \
         soft_set_reg##bits(cpu, op->src, a);                                                       \
-        INTEGER_NEXT;                                                                              \
+        SOFT_NEXT(cpu, op);                                                                        \
     }                                                                                              \
     SOFT_RMW_HANDLERS_X(xchg##bits##_m, locked, bits,                                              \
                         uint##bits##_t value = soft_reg##bits(cpu, op->src);                       \
@@ -140,7 +140,7 @@ XCHG_HANDLERS(64)
         soft_set_reg##bits(cpu, op->src, b);                                                       \
         soft_set_reg##bits(cpu, op->dst, a);                                                       \
         cpu->status = status;                                                                      \
-        INTEGER_NEXT;                                                                              \
+        SOFT_NEXT(cpu, op);                                                                        \
     }                                                                                              \
     SOFT_RMW_HANDLERS_X(xadd##bits##_m, rmw, bits,                                                 \
                         XADD_MEMORY(PLAIN, bits) soft_set_reg##bits(cpu, op->src, value);)         \
@@ -220,7 +220,7 @@ void soft_lower_xadd(struct soft_lower *l, uintptr_t arg)
                                                                                                    \
         CMPXCHG(PLAIN, bits, "%" modifier "[x]", "+r"(a))                                          \
         soft_set_reg##write_bits(cpu, op->dst, (uint##write_bits##_t)a);                           \
-        INTEGER_NEXT;                                                                              \
+        SOFT_NEXT(cpu, op);                                                                        \
     }                                                                                              \
     SOFT_RMW_HANDLERS_X(cmpxchg##bits##_m, rmw, bits,                                              \
                         CMPXCHG(PLAIN, bits, "%[x]", "+m"(SOFT_MEM(bits, p))))                     \

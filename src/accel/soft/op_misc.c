@@ -10,32 +10,32 @@
 SOFT_HANDLER(cbw)
 {
     soft_set_reg16(cpu, X86_RAX * 8, (uint16_t)(int8_t)cpu->gpr[X86_RAX]);
-    INTEGER_NEXT;
+    SOFT_NEXT(cpu, op);
 }
 SOFT_HANDLER(cwde)
 {
     cpu->gpr[X86_RAX] = (uint32_t)(int16_t)cpu->gpr[X86_RAX];
-    INTEGER_NEXT;
+    SOFT_NEXT(cpu, op);
 }
 SOFT_HANDLER(cdqe)
 {
     cpu->gpr[X86_RAX] = (uint64_t)(int32_t)cpu->gpr[X86_RAX];
-    INTEGER_NEXT;
+    SOFT_NEXT(cpu, op);
 }
 SOFT_HANDLER(cwd)
 {
     soft_set_reg16(cpu, X86_RDX * 8, (uint16_t)((int16_t)cpu->gpr[X86_RAX] >> 15));
-    INTEGER_NEXT;
+    SOFT_NEXT(cpu, op);
 }
 SOFT_HANDLER(cdq)
 {
     cpu->gpr[X86_RDX] = (uint32_t)((int32_t)cpu->gpr[X86_RAX] >> 31);
-    INTEGER_NEXT;
+    SOFT_NEXT(cpu, op);
 }
 SOFT_HANDLER(cqo)
 {
     cpu->gpr[X86_RDX] = (uint64_t)((int64_t)cpu->gpr[X86_RAX] >> 63);
-    INTEGER_NEXT;
+    SOFT_NEXT(cpu, op);
 }
 
 /* ---- flags ----------------------------------------------------------------------------------- */
@@ -43,39 +43,39 @@ SOFT_HANDLER(cqo)
 SOFT_HANDLER(clc)
 {
     cpu->status &= ~SOFT_CF;
-    INTEGER_NEXT;
+    SOFT_NEXT(cpu, op);
 }
 SOFT_HANDLER(stc)
 {
     cpu->status |= SOFT_CF;
-    INTEGER_NEXT;
+    SOFT_NEXT(cpu, op);
 }
 SOFT_HANDLER(cmc)
 {
     cpu->status ^= SOFT_CF;
-    INTEGER_NEXT;
+    SOFT_NEXT(cpu, op);
 }
 SOFT_HANDLER(cld)
 {
     cpu->rflags &= ~X86_RFLAGS_DF;
-    INTEGER_NEXT;
+    SOFT_NEXT(cpu, op);
 }
 SOFT_HANDLER(std)
 {
     cpu->rflags |= X86_RFLAGS_DF;
-    INTEGER_NEXT;
+    SOFT_NEXT(cpu, op);
 }
 SOFT_HANDLER(lahf)
 {
     soft_set_reg8(cpu, X86_RAX * 8 + 1, (uint8_t)(soft_status_to_rflags(cpu->status) | 2));
-    INTEGER_NEXT;
+    SOFT_NEXT(cpu, op);
 }
 SOFT_HANDLER(sahf)
 {
     uint8_t ah = soft_reg8(cpu, X86_RAX * 8 + 1);
 
     cpu->status = (cpu->status & SOFT_OF) | soft_status_of_rflags(ah);
-    INTEGER_NEXT;
+    SOFT_NEXT(cpu, op);
 }
 
 /* ---- decimal: not in 64-bit mode, so the host's are out of reach ------------------------------- */
@@ -171,7 +171,7 @@ static void salc(struct soft_cpu *cpu, const struct soft_op *op)
 
 SOFT_HANDLER(nop)
 {
-    INTEGER_NEXT;
+    SOFT_NEXT(cpu, op);
 }
 
 /* Hints, too: their memory operand is not accessed. */

@@ -12,12 +12,12 @@
     SOFT_HANDLER(mov##bits##_rr)                                                                   \
     {                                                                                              \
         soft_set_reg##bits(cpu, op->dst, soft_reg##bits(cpu, op->src));                            \
-        INTEGER_NEXT;                                                                              \
+        SOFT_NEXT(cpu, op);                                                                        \
     }                                                                                              \
     SOFT_HANDLER(mov##bits##_ri)                                                                   \
     {                                                                                              \
         soft_set_reg##bits(cpu, op->dst, (uint##bits##_t)op->imm);                                 \
-        INTEGER_NEXT;                                                                              \
+        SOFT_NEXT(cpu, op);                                                                        \
     }                                                                                              \
     SOFT_READ_HANDLERS(mov##bits##_rm, bits, soft_set_reg##bits(cpu, op->dst, m);)                 \
     SOFT_WRITE_HANDLERS(mov##bits##_mr, bits, soft_reg##bits(cpu, op->src))                        \
@@ -112,7 +112,7 @@ void soft_lower_movnti(struct soft_lower *l, uintptr_t arg)
     {                                                                                              \
         soft_set_reg##to(cpu, op->dst,                                                             \
                          (uint##to##_t)(type##from##_t)soft_reg##from(cpu, op->src));              \
-        INTEGER_NEXT;                                                                              \
+        SOFT_NEXT(cpu, op);                                                                        \
     }                                                                                              \
     SOFT_READ_HANDLERS(name##from##_##to, from,                                                    \
                        soft_set_reg##to(cpu, op->dst, (uint##to##_t)(type##from##_t)m);)
@@ -186,17 +186,17 @@ static inline uint64_t lea_truncated(const struct soft_cpu *cpu, const struct so
     SOFT_HANDLER(lea##bits##_b)                                                                    \
     {                                                                                              \
         soft_set_reg##bits(cpu, op->dst, (uint##bits##_t)soft_linear_base(cpu, op));               \
-        INTEGER_NEXT;                                                                              \
+        SOFT_NEXT(cpu, op);                                                                        \
     }                                                                                              \
     SOFT_HANDLER(lea##bits##_x)                                                                    \
     {                                                                                              \
         soft_set_reg##bits(cpu, op->dst, (uint##bits##_t)soft_effective(cpu, op));                 \
-        INTEGER_NEXT;                                                                              \
+        SOFT_NEXT(cpu, op);                                                                        \
     }                                                                                              \
     SOFT_HANDLER(lea##bits##_g)                                                                    \
     {                                                                                              \
         soft_set_reg##bits(cpu, op->dst, (uint##bits##_t)lea_truncated(cpu, op));                  \
-        INTEGER_NEXT;                                                                              \
+        SOFT_NEXT(cpu, op);                                                                        \
     }
 LEA_HANDLERS(16)
 LEA_HANDLERS(32)
@@ -282,19 +282,19 @@ void soft_lower_movbe(struct soft_lower *l, uintptr_t arg)
     {                                                                                              \
         uint16_t value = soft_reg16(cpu, op->src), old = soft_reg16(cpu, op->dst);                 \
         soft_set_reg16(cpu, op->dst, soft_cond_##name(cpu->status) ? value : old);                 \
-        INTEGER_NEXT;                                                                              \
+        SOFT_NEXT(cpu, op);                                                                        \
     }                                                                                              \
     SOFT_HANDLER(cmov32_##name)                                                                    \
     {                                                                                              \
         uint32_t value = soft_reg32(cpu, op->src), old = soft_reg32(cpu, op->dst);                 \
         soft_set_reg32(cpu, op->dst, soft_cond_##name(cpu->status) ? value : old);                 \
-        INTEGER_NEXT;                                                                              \
+        SOFT_NEXT(cpu, op);                                                                        \
     }                                                                                              \
     SOFT_HANDLER(cmov64_##name)                                                                    \
     {                                                                                              \
         uint64_t value = soft_reg64(cpu, op->src), old = soft_reg64(cpu, op->dst);                 \
         soft_set_reg64(cpu, op->dst, soft_cond_##name(cpu->status) ? value : old);                 \
-        INTEGER_NEXT;                                                                              \
+        SOFT_NEXT(cpu, op);                                                                        \
     }
 SOFT_EACH_COND(CMOV_HANDLERS)
 
@@ -333,7 +333,7 @@ void soft_lower_cmov(struct soft_lower *l, uintptr_t arg)
     SOFT_HANDLER(set_##name)                                                                       \
     {                                                                                              \
         soft_set_reg8(cpu, op->dst, soft_cond_##name(cpu->status));                                \
-        INTEGER_NEXT;                                                                              \
+        SOFT_NEXT(cpu, op);                                                                        \
     }
 SOFT_EACH_COND(SETCC_HANDLERS)
 SOFT_WRITE_HANDLERS_X(set_m, 8, soft_cond(cpu->status, op->aux))

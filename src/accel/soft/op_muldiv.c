@@ -22,7 +22,7 @@
 #define MULTIPLY_HANDLERS(name, insn, bits)                                                        \
     SOFT_HANDLER(name##bits##_r)                                                                   \
     {                                                                                              \
-        MULTIPLY(insn, bits, soft_reg##bits(cpu, op->src)) INTEGER_NEXT;                           \
+        MULTIPLY(insn, bits, soft_reg##bits(cpu, op->src)) SOFT_NEXT(cpu, op);                     \
     }                                                                                              \
     SOFT_READ_HANDLERS_X(name##bits##_m, bits, MULTIPLY(insn, bits, m))
 #define MULTIPLY_SIZES(name, insn)                                                                 \
@@ -56,12 +56,18 @@ static inline bool fits_signed(__int128 dividend, int64_t divisor, unsigned bits
     return n < (d << (bits - 1)) + (is_negative ? d : 0);
 }
 
+/* Apart, so that the handlers touch no stack. */
+SOFT_APART_HANDLER(divide_error)
+{
+    soft_op_raise_no_error(cpu, op, EXC_DE);
+}
+
 #define DIVIDE(insn, bits, fits, value)                                                            \
     do {                                                                                           \
         uint##bits##_t divisor = (value);                                                          \
         uint64_t rax = cpu->status, rdx = cpu->gpr[X86_RDX], low = cpu->gpr[X86_RAX];              \
         if (__builtin_expect(!(fits), 0)) {                                                        \
-            soft_op_raise_no_error(cpu, op, EXC_DE);                                               \
+            return divide_error(cpu, op);                                                          \
         }                                                                                          \
         __asm__(SOFT_FLAGS_LOAD "mov %[low], %%rax\n\t" insn SOFT_SUFFIX_##bits                    \
                 " %[y]\n\tmov %%rax, %[low]" SOFT_FLAGS_SAVE                                       \
@@ -88,7 +94,7 @@ static inline bool fits_signed(__int128 dividend, int64_t divisor, unsigned bits
 #define DIVIDE_HANDLERS(name, insn, sign, bits)                                                    \
     SOFT_HANDLER(name##bits##_r)                                                                   \
     {                                                                                              \
-        DIVIDE(insn, bits, sign##_FITS_##bits, soft_reg##bits(cpu, op->src)) INTEGER_NEXT;         \
+        DIVIDE(insn, bits, sign##_FITS_##bits, soft_reg##bits(cpu, op->src)) SOFT_NEXT(cpu, op);   \
     }                                                                                              \
     SOFT_READ_HANDLERS_X(name##bits##_m, bits, DIVIDE(insn, bits, sign##_FITS_##bits, m))
 #define DIVIDE_SIZES(name, insn, sign)                                                             \
@@ -156,11 +162,11 @@ void soft_lower_div(struct soft_lower *l, uintptr_t arg)
 #define IMUL_HANDLERS(bits)                                                                        \
     SOFT_HANDLER(imul##bits##_rr)                                                                  \
     {                                                                                              \
-        IMUL(bits, soft_reg##bits(cpu, op->dst), soft_reg##bits(cpu, op->src)) INTEGER_NEXT;       \
+        IMUL(bits, soft_reg##bits(cpu, op->dst), soft_reg##bits(cpu, op->src)) SOFT_NEXT(cpu, op); \
     }                                                                                              \
     SOFT_HANDLER(imul##bits##_rri)                                                                 \
     {                                                                                              \
-        IMUL(bits, soft_reg##bits(cpu, op->src), op->imm) INTEGER_NEXT;                            \
+        IMUL(bits, soft_reg##bits(cpu, op->src), op->imm) SOFT_NEXT(cpu, op);                      \
     }                                                                                              \
     SOFT_READ_HANDLERS_X(imul##bits##_rm, bits, IMUL(bits, soft_reg##bits(cpu, op->dst), m))       \
     SOFT_READ_HANDLERS_X(imul##bits##_rmi, bits, IMUL(bits, m, op->imm))

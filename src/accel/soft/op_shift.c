@@ -30,11 +30,11 @@
 #define SHIFT_HANDLERS(name, insn, class, bits)                                                    \
     SOFT_HANDLER(name##bits##_ri)                                                                  \
     {                                                                                              \
-        SOFT_ON_REG_##bits(SHIFT_CHANGE, insn, class, op->aux) INTEGER_NEXT;                       \
+        SOFT_ON_REG_##bits(SHIFT_CHANGE, insn, class, op->aux) SOFT_NEXT(cpu, op);                 \
     }                                                                                              \
     SOFT_HANDLER(name##bits##_rc)                                                                  \
     {                                                                                              \
-        SOFT_ON_REG_##bits(SHIFT_CHANGE, insn, KEEPS, cpu->gpr[X86_RCX]) INTEGER_NEXT;             \
+        SOFT_ON_REG_##bits(SHIFT_CHANGE, insn, KEEPS, cpu->gpr[X86_RCX]) SOFT_NEXT(cpu, op);       \
     }                                                                                              \
     SOFT_RMW_HANDLERS_X(name##bits##_mi, rmw, bits,                                                \
                         SHIFT_CHANGE(insn, class, bits, "+m", SOFT_MEM(bits, p), op->aux))         \
@@ -116,11 +116,11 @@ void soft_lower_shift(struct soft_lower *l, uintptr_t arg)
 #define DOUBLE_HANDLERS(name, insn, bits)                                                          \
     SOFT_HANDLER(name##bits##_ri)                                                                  \
     {                                                                                              \
-        SOFT_ON_REG_##bits(DOUBLE_CHANGE, insn, KEEPS, op->aux) INTEGER_NEXT;                      \
+        SOFT_ON_REG_##bits(DOUBLE_CHANGE, insn, KEEPS, op->aux) SOFT_NEXT(cpu, op);                \
     }                                                                                              \
     SOFT_HANDLER(name##bits##_rc)                                                                  \
     {                                                                                              \
-        SOFT_ON_REG_##bits(DOUBLE_CHANGE, insn, KEEPS, cpu->gpr[X86_RCX]) INTEGER_NEXT;            \
+        SOFT_ON_REG_##bits(DOUBLE_CHANGE, insn, KEEPS, cpu->gpr[X86_RCX]) SOFT_NEXT(cpu, op);      \
     }                                                                                              \
     SOFT_RMW_HANDLERS_X(name##bits##_mi, rmw, bits,                                                \
                         DOUBLE_CHANGE(insn, KEEPS, bits, "+m", SOFT_MEM(bits, p), op->aux))        \

@@ -123,7 +123,7 @@ static inline bool repeat(struct soft_cpu *cpu, const struct soft_op *op, string
     {                                                                                              \
         soft_sync(cpu, op);                                                                        \
         if (__builtin_expect(name##_run(cpu, op), 1)) {                                            \
-            INTEGER_NEXT;                                                                          \
+            SOFT_NEXT(cpu, op);                                                                    \
         }                                                                                          \
         SOFT_DISPATCH(cpu);                                                                        \
     }

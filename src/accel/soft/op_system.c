@@ -24,10 +24,12 @@ void soft_leave_guest(struct soft_cpu *cpu, enum vcpu_exit_reason reason)
 void soft_lapic_written(struct soft_cpu *cpu)
 {
     struct vcpu *vcpu = cpu->vcpu;
+    uint32_t requests = atomic_load_explicit(&vcpu->requests, memory_order_relaxed);
+    bool interrupts = requests & VCPU_REQUEST_EXTINT || (vcpu->lapic && lapic_sync(vcpu->lapic));
 
-    /* What a vCPU sends to itself does not kick it. */
-    if (vcpu->lapic &&
-        (lapic_sync(vcpu->lapic) || atomic_load_explicit(&vcpu->requests, memory_order_relaxed))) {
+    /* What a vCPU sends to itself does not kick it. The loop knows already of an interrupt that waits
+     * for its window. */
+    if (requests & ~(uint32_t)VCPU_REQUEST_EXTINT || (interrupts && !cpu->window_requested)) {
         soft_leave_guest(cpu, VCPU_EXIT_SET_TPR);
     }
 }

@@ -109,6 +109,8 @@ void soft_exit_inline(struct soft_cpu *cpu)
     soft_simd_leave(cpu);
     soft_guest_leave(cpu);
     vcpu_inline_exit(cpu->vcpu);
+    /* It may have interrupted itself: EOI, TPR, an IPI to self; nobody kicks it for that. */
+    soft_lapic_written(cpu);
     soft_guest_enter(cpu);
     soft_simd_enter(cpu);
 }

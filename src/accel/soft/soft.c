@@ -107,6 +107,7 @@ static bool soft_vcpu_init(struct vcpu *vcpu, struct error **errp)
     cpu->vcpu = vcpu;
     cpu->soft = soft_of(vcpu->accel);
     cpu->index = vcpu->index;
+    cpu->page_wrap = SOFT_PAGE_WRAP;
     vcpu->engine = cpu;
     cpu->tlb = xaligned_alloc(64, sizeof(*cpu->tlb));
     memset(cpu->tlb, 0, sizeof(*cpu->tlb));

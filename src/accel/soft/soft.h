@@ -76,12 +76,15 @@ enum soft_mode {
  */
 enum soft_slot {
     /* 0 to 15: RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8…R15 (enum x86_gpr) */
-    SOFT_SLOT_ZERO = 16,    /* always 0: the absent base, index or segment base */
-    SOFT_SLOT_PAGE_IP = 17, /* IP of the first byte of the code's page: RIP-relative addresses */
-    SOFT_SLOT_SEG = 18,     /* 18 to 23: bases of ES, CS, SS, DS, FS, GS as loaded */
-    SOFT_SLOT_TEMP = 24,    /* for the handlers of one operation; nothing is kept in it */
-    SOFT_SLOT_COUNT = 26,
+    SOFT_SLOT_ZERO = 16,      /* always 0: the absent base, index or segment base */
+    SOFT_SLOT_PAGE_IP = 17,   /* IP of the first byte of the code's page: RIP-relative addresses */
+    SOFT_SLOT_SEG = 18,       /* 18 to 23: bases of ES, CS, SS, DS, FS, GS as loaded */
+    SOFT_SLOT_TEMP = 24,      /* for the handlers of one operation; nothing is kept in it */
+    SOFT_SLOT_PAGE_WRAP = 26, /* always SOFT_PAGE_WRAP: RIP-relative displacements that overflow */
+    SOFT_SLOT_COUNT = 27,
 };
+
+#define SOFT_PAGE_WRAP 8192
 
 struct soft_vec { /* an YMM register; XMM is its low half. Little endian. */
     union {
@@ -132,6 +135,7 @@ struct soft_cpu {
                 seg_base[6]; /* same as seg[].base; in 64-bit mode ES CS SS DS count as 0: decoding
                                    * uses SOFT_SLOT_ZERO for them */
             uint64_t temp[2];
+            uint64_t page_wrap;
         };
     };
     uint32_t status; /* SOFT_CF … */

@@ -109,12 +109,12 @@ static void push(struct soft_cpu *cpu, const struct soft_op *op, uint64_t value)
 SOFT_APART_HANDLER(push_r)
 {
     push(cpu, op, get_reg(cpu, op->src, op->aux));
-    INTEGER_NEXT;
+    SOFT_NEXT(cpu, op);
 }
 SOFT_APART_HANDLER(push_i)
 {
     push(cpu, op, op->imm);
-    INTEGER_NEXT;
+    SOFT_NEXT(cpu, op);
 }
 SOFT_APART_HANDLER(push_m)
 {
@@ -124,7 +124,7 @@ SOFT_APART_HANDLER(push_m)
          op->aux == 2   ? soft_load16(cpu, op, linear)
          : op->aux == 4 ? soft_load32(cpu, op, linear)
                         : soft_load64(cpu, op, linear));
-    INTEGER_NEXT;
+    SOFT_NEXT(cpu, op);
 }
 
 SOFT_HANDLER(push64_r)
@@ -134,7 +134,7 @@ SOFT_HANDLER(push64_r)
 
     soft_host_store64(p, value);
     cpu->gpr[X86_RSP] = rsp;
-    INTEGER_NEXT;
+    SOFT_NEXT(cpu, op);
 }
 SOFT_HANDLER(push64_i)
 {
@@ -143,7 +143,7 @@ SOFT_HANDLER(push64_i)
 
     soft_host_store64(p, op->imm);
     cpu->gpr[X86_RSP] = rsp;
-    INTEGER_NEXT;
+    SOFT_NEXT(cpu, op);
 }
 SOFT_HANDLER(push64_m)
 {
@@ -156,7 +156,7 @@ SOFT_HANDLER(push64_m)
     }
     soft_host_store64(p, soft_host_load64(from));
     cpu->gpr[X86_RSP] = rsp;
-    INTEGER_NEXT;
+    SOFT_NEXT(cpu, op);
 }
 
 static bool is_segment(const struct soft_lower *l)
@@ -200,7 +200,7 @@ SOFT_APART_HANDLER(pop_r)
     value = soft_stack_read(cpu, 0, op->aux);
     soft_stack_adjust(cpu, op->aux);
     set_reg(cpu, op->dst, value, op->aux);
-    INTEGER_NEXT;
+    SOFT_NEXT(cpu, op);
 }
 
 /* An address by RSP is that after the increment: such an operand's base is the temporary slot. */
@@ -220,7 +220,7 @@ SOFT_APART_HANDLER(pop_m)
         soft_store64(cpu, op, linear, value);
     }
     soft_stack_adjust(cpu, op->aux);
-    INTEGER_NEXT;
+    SOFT_NEXT(cpu, op);
 }
 
 SOFT_HANDLER(pop64_r)
@@ -231,7 +231,7 @@ SOFT_HANDLER(pop64_r)
 
     cpu->gpr[X86_RSP] = rsp + 8;
     soft_set_reg64(cpu, op->dst, value);
-    INTEGER_NEXT;
+    SOFT_NEXT(cpu, op);
 }
 
 void soft_lower_pop(struct soft_lower *l, uintptr_t arg)
@@ -338,7 +338,7 @@ SOFT_APART_HANDLER(leave)
     value = read_at(cpu, rbp, op->aux);
     cpu->gpr[X86_RSP] = with_low(cpu->gpr[X86_RSP], rbp + op->aux, mask);
     set_reg(cpu, X86_RBP * 8, value, op->aux);
-    INTEGER_NEXT;
+    SOFT_NEXT(cpu, op);
 }
 
 SOFT_HANDLER(leave64)
@@ -348,7 +348,7 @@ SOFT_HANDLER(leave64)
 
     cpu->gpr[X86_RBP] = soft_host_load64(p);
     cpu->gpr[X86_RSP] = rbp + 8;
-    INTEGER_NEXT;
+    SOFT_NEXT(cpu, op);
 }
 
 void soft_lower_leave(struct soft_lower *l, uintptr_t arg)
@@ -384,7 +384,7 @@ SOFT_APART_HANDLER(pushf)
         rflags |= X86_RFLAGS_IOPL | (cpu->rflags & X86_RFLAGS_VIF ? X86_RFLAGS_IF : 0);
     }
     push(cpu, op, rflags);
-    INTEGER_NEXT;
+    SOFT_NEXT(cpu, op);
 }
 
 void soft_lower_pushf(struct soft_lower *l, uintptr_t arg)
@@ -450,7 +450,7 @@ SOFT_APART_HANDLER(popf)
         cpu->rip = soft_next_ip(cpu, op);
         SOFT_DISPATCH(cpu);
     }
-    INTEGER_NEXT;
+    SOFT_NEXT(cpu, op);
 }
 
 void soft_lower_popf(struct soft_lower *l, uintptr_t arg)

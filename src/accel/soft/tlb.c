@@ -117,23 +117,32 @@ static void retire(struct soft_cpu *cpu, const struct soft_tlb_entry *e,
     }
 }
 
+/* The slots that may be in use: by number of the list, or all. */
+static unsigned in_use(const struct soft_tlb *tlb, enum soft_mmu mmu)
+{
+    unsigned count = tlb->filled_count[mmu];
+
+    return count <= SOFT_TLB_FILLED ? count : SOFT_TLB_SIZE;
+}
+static unsigned slot_in_use(const struct soft_tlb *tlb, enum soft_mmu mmu, unsigned i)
+{
+    return tlb->filled_count[mmu] <= SOFT_TLB_FILLED ? tlb->filled[mmu][i] : i;
+}
+
 static void flush_array(struct soft_cpu *cpu, enum soft_mmu mmu)
 {
     struct soft_tlb *tlb = cpu->tlb;
-    unsigned count = tlb->filled_count[mmu];
+    unsigned count = in_use(tlb, mmu);
 
-    if (count <= SOFT_TLB_FILLED) {
+    for (unsigned i = 0; has_others(cpu) && i < count; i++) {
+        unsigned slot = slot_in_use(tlb, mmu, i);
+        retire_fenced(cpu, &tlb->entry[mmu][slot], &tlb->info[mmu][slot]);
+    }
+    if (count < SOFT_TLB_SIZE) {
         for (unsigned i = 0; i < count; i++) {
-            unsigned slot = tlb->filled[mmu][i];
-            if (has_others(cpu)) {
-                retire_fenced(cpu, &tlb->entry[mmu][slot], &tlb->info[mmu][slot]);
-            }
-            make_empty(&tlb->entry[mmu][slot]);
+            make_empty(&tlb->entry[mmu][tlb->filled[mmu][i]]);
         }
     } else {
-        for (unsigned i = 0; has_others(cpu) && i < SOFT_TLB_SIZE; i++) {
-            retire_fenced(cpu, &tlb->entry[mmu][i], &tlb->info[mmu][i]);
-        }
         memset(tlb->entry[mmu], 0xff, sizeof(tlb->entry[mmu]));
     }
     tlb->filled_count[mmu] = 0;
@@ -174,15 +183,16 @@ static void flush_large(struct soft_cpu *cpu, enum soft_mmu mmu, uint64_t linear
 {
     struct soft_tlb *tlb = cpu->tlb;
 
-    for (unsigned i = 0; i < SOFT_TLB_SIZE; i++) {
-        struct soft_tlb_entry *e = &tlb->entry[mmu][i];
-        unsigned shift = tlb->info[mmu][i].shift;
+    for (unsigned i = 0, end = in_use(tlb, mmu); i < end; i++) {
+        unsigned slot = slot_in_use(tlb, mmu, i);
+        struct soft_tlb_entry *e = &tlb->entry[mmu][slot];
+        unsigned shift = tlb->info[mmu][slot].shift;
         uint64_t within = linear & ~(BIT64(shift) - 1);
         /* Some tag is valid; the others are EMPTY, all ones. */
         uint64_t page = e->read & e->write & e->exec & SOFT_PAGE_MASK;
 
         if (shift > 12 && !is_empty(e) && (page & ~(BIT64(shift) - 1)) == within) {
-            retire(cpu, e, &tlb->info[mmu][i]);
+            retire(cpu, e, &tlb->info[mmu][slot]);
             make_empty(e);
         }
     }
@@ -221,9 +231,10 @@ bool soft_tlb_protect(struct soft_cpu *cpu, const struct soft_ram *ram, uint64_t
     bool any = false;
 
     for (unsigned mmu = 0; mmu < SOFT_MMU_COUNT; mmu++) {
-        for (unsigned i = 0; tlb->used[mmu] && i < SOFT_TLB_SIZE; i++) {
-            const struct soft_tlb_info *info = &tlb->info[mmu][i];
-            struct soft_tlb_entry *e = &tlb->entry[mmu][i];
+        for (unsigned i = 0, end = in_use(tlb, mmu); i < end; i++) {
+            unsigned slot = slot_in_use(tlb, mmu, i);
+            const struct soft_tlb_info *info = &tlb->info[mmu][slot];
+            struct soft_tlb_entry *e = &tlb->entry[mmu][slot];
 
             if (is_fast_writable(e) && info->ram == ram && info->ram_page == ram_page) {
                 e->write |= SOFT_TLB_CODE;

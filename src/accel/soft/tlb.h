@@ -22,9 +22,9 @@
 #include "accel/soft/soft.h"
 #include "base/range.h"
 
-#define SOFT_TLB_BITS   9
+#define SOFT_TLB_BITS   11
 #define SOFT_TLB_SIZE   (1u << SOFT_TLB_BITS)
-#define SOFT_TLB_FILLED 64u /* slots that a flush empties one by one; more: the whole array */
+#define SOFT_TLB_FILLED 256u /* slots that a flush empties one by one; more: the whole array */
 #define SOFT_PAGE_MASK  (~UINT64_C(4095))
 
 /* Low bits of tags. INVALID alone matches no page either. */
