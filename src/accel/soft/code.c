@@ -10,6 +10,16 @@
 
 #include <stdlib.h>
 #include <string.h>
+
+/* Keys are pages' host addresses. */
+static inline unsigned page_hash(const void *key)
+{
+    uintptr_t host;
+
+    memcpy(&host, key, sizeof(host));
+    return (unsigned)((uint64_t)host * UINT64_C(0x9e3779b97f4a7c15) >> 32);
+}
+#define HASH_FUNCTION(key, length, value) ((value) = page_hash(key))
 #include <uthash.h>
 
 #include "accel/soft/mailbox.h"
@@ -111,8 +121,8 @@ static struct soft_page *claim_page(struct soft_cpu *cpu, const uint8_t *host, s
                                     uint64_t ram_page)
 {
     struct soft_code *code = cpu->code;
-    uint64_t own = UINT64_C(1) << cpu->index, old;
     struct soft_page *page;
+    uint64_t old;
 
     HASH_FIND_PTR(code->pages, &host, page);
     if (page) {
@@ -123,10 +133,7 @@ static struct soft_page *claim_page(struct soft_cpu *cpu, const uint8_t *host, s
     page->ram = ram;
     page->ram_page = ram_page;
     HASH_ADD_PTR(code->pages, host, page);
-    old = atomic_fetch_or(&ram->owners[ram_page], own);
-    if (!old) {
-        ram_code_set(ram->block, ram_page * 4096);
-    }
+    old = soft_ram_own(ram, ram_page, cpu->index);
     /* Whoever was first has told the others; but not this vCPU about itself. */
     soft_tlb_protect(cpu, ram, ram_page);
     if (!old) {
@@ -137,15 +144,7 @@ static struct soft_page *claim_page(struct soft_cpu *cpu, const uint8_t *host, s
 
 static void release_page(struct soft_cpu *cpu, struct soft_page *page)
 {
-    struct soft_ram *ram = page->ram;
-    uint64_t own = UINT64_C(1) << cpu->index;
-
-    if (atomic_fetch_and(&ram->owners[page->ram_page], ~own) == own) {
-        ram_code_clear(ram->block, page->ram_page * 4096);
-        if (atomic_load(&ram->owners[page->ram_page])) {
-            ram_code_set(ram->block, page->ram_page * 4096); /* somebody came between */
-        }
-    }
+    soft_ram_disown(page->ram, page->ram_page, cpu->index);
     HASH_DEL(cpu->code->pages, page);
     free(page);
 }
@@ -205,7 +204,7 @@ static void drop(struct soft_cpu *cpu, struct soft_block *b)
 void soft_code_drop(struct soft_cpu *cpu, struct soft_ram *ram, uint64_t ram_page, unsigned offset,
                     unsigned size)
 {
-    const uint8_t *host = ram->block->host + ram_page * 4096;
+    const uint8_t *host = ram->host + ram_page * 4096;
     unsigned end = offset + size, first, last;
     struct soft_page *page;
     struct soft_block *next;
@@ -237,14 +236,12 @@ void soft_code_drop(struct soft_cpu *cpu, struct soft_ram *ram, uint64_t ram_pag
 
 void soft_code_drop_all(struct soft_cpu *cpu)
 {
-    struct soft_page *page, *tmp;
+    struct soft_page *page;
 
-    HASH_ITER(hh, cpu->code->pages, page, tmp) {
+    while ((page = cpu->code->pages) != NULL) {
         while (page->blocks) {
             drop(cpu, page->blocks);
         }
-    }
-    HASH_ITER(hh, cpu->code->pages, page, tmp) {
         release_page(cpu, page);
     }
 }

@@ -21,6 +21,7 @@
 
 /* Debug registers (17.2). */
 #define DR6_BT (UINT64_C(1) << 15)
+#define DR6_BS (UINT64_C(1) << 14)
 #define DR6_BD (UINT64_C(1) << 13)
 #define DR7_GD (UINT64_C(1) << 13)
 /* Breakpoints that are on: L0…L3, G0…G3 (17.2.4). */
@@ -156,6 +157,14 @@ uint64_t soft_push_write(struct soft_cpu *cpu, const struct soft_push *p);
 /* RSP that a return to an outer stack leaves: only SP changes if the stack has 16 bits. */
 uint64_t soft_stack_pointer(const struct soft_cpu *cpu, const struct x86_segment *cs,
                             const struct x86_segment *ss, uint64_t sp);
+/* How much of RSP counts on the present stack. */
+static inline uint64_t soft_stack_mask(const struct soft_cpu *cpu)
+{
+    return soft_is_64(cpu) ? UINT64_MAX : cpu->mode & SOFT_MODE_STACK32 ? UINT32_MAX : UINT16_MAX;
+}
+/* A selector in a slot of width bytes on the present stack, offset bytes from its top. The slot has to
+ * lie within the limit, but only the selector's two bytes are read. */
+uint16_t soft_stack_selector(struct soft_cpu *cpu, int64_t offset, unsigned width);
 
 /* ---- events (event.c) -------------------------------------------------------------------------- */
 

@@ -89,6 +89,14 @@ uint64_t soft_push_write(struct soft_cpu *cpu, const struct soft_push *p)
     return p->count == 0 ? p->sp : (p->sp & ~p->mask) | offset_of(p, p->count - 1);
 }
 
+uint16_t soft_stack_selector(struct soft_cpu *cpu, int64_t offset, unsigned width)
+{
+    uint64_t at = (cpu->gpr[X86_RSP] + (uint64_t)offset) & soft_stack_mask(cpu);
+
+    soft_segment_linear(cpu, X86_SS, at, width, SOFT_READ);
+    return (uint16_t)soft_stack_read(cpu, offset, sizeof(uint16_t));
+}
+
 uint64_t soft_stack_pointer(const struct soft_cpu *cpu, const struct x86_segment *cs,
                             const struct x86_segment *ss, uint64_t sp)
 {

@@ -63,7 +63,7 @@ static struct frame pop_frame(struct soft_cpu *cpu, unsigned width)
     struct frame f;
 
     f.ip = soft_stack_read(cpu, 0, width);
-    f.cs = (uint16_t)soft_stack_read(cpu, width, width);
+    f.cs = soft_stack_selector(cpu, width, width);
     f.flags = soft_stack_read(cpu, (int64_t)(2 * width), width);
     return f;
 }
@@ -193,7 +193,7 @@ static void iret_legacy(struct soft_cpu *cpu, unsigned width)
     cs = soft_return_code(cpu, f.cs);
     if ((cs.selector & 3u) != cpu->cpl) {
         uint64_t sp = soft_stack_read(cpu, (int64_t)(3 * width), width);
-        uint16_t ss = (uint16_t)soft_stack_read(cpu, (int64_t)(4 * width), width);
+        uint16_t ss = soft_stack_selector(cpu, (int64_t)(4 * width), width);
         to_outer(cpu, &cs, &f, ss, sp, width);
         return;
     }
@@ -206,33 +206,25 @@ static void iret_legacy(struct soft_cpu *cpu, unsigned width)
 
 static void iret_64(struct soft_cpu *cpu, unsigned width)
 {
-    uint64_t rsp = cpu->gpr[X86_RSP], sp;
+    const uint64_t *p = width == 8 ? soft_read_pointer(cpu, cpu->gpr[X86_RSP], 40) : NULL;
     struct x86_segment cs;
     struct frame f;
+    uint64_t sp;
     uint16_t ss;
 
-    if (__builtin_expect(width == 8, 1)) {
-        const uint64_t *p = soft_read_pointer(cpu, rsp, 40);
-        uint64_t copy[5];
-
-        if (__builtin_expect(!p, 0)) {
-            if (!soft_is_canonical(cpu, rsp) || !soft_is_canonical(cpu, rsp + 39)) {
-                soft_fault(cpu, EXC_SS);
-            }
-            soft_load_slow(cpu, rsp, copy, sizeof(copy));
-            p = copy;
-        }
+    if (__builtin_expect(p != NULL, 1)) {
         f.ip = soft_host_load64(p);
         f.cs = (uint16_t)soft_host_load64(p + 1);
         f.flags = soft_host_load64(p + 2);
         sp = soft_host_load64(p + 3);
         ss = (uint16_t)soft_host_load64(p + 4);
-    } else {
+        cs = soft_return_code(cpu, f.cs);
+    } else { /* CS is checked before the rest is read */
         f = pop_frame(cpu, width);
+        cs = soft_return_code(cpu, f.cs);
         sp = soft_stack_read(cpu, (int64_t)(3 * width), width);
-        ss = (uint16_t)soft_stack_read(cpu, (int64_t)(4 * width), width);
+        ss = soft_stack_selector(cpu, (int64_t)(4 * width), width);
     }
-    cs = soft_return_code(cpu, f.cs);
     to_outer(cpu, &cs, &f, ss, sp, width);
 }
 

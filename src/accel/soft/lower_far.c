@@ -32,11 +32,11 @@ static const struct soft_op *soft_op_mov_mem_seg(struct soft_cpu *cpu, const str
 }
 
 /* No interrupt and no debug trap comes between this and the next instruction, which is to load
- * ESP (SDM volume 3, 6.8.3). */
+ * ESP (SDM volume 3, 6.8.3). The run loop runs that one alone, and the shadow is gone. */
 static void shade(struct soft_cpu *cpu)
 {
     cpu->shadow = 1;
-    soft_look_for_events(cpu);
+    atomic_fetch_or(&cpu->exit_request, SOFT_EXIT_EVENT);
 }
 
 static void mov_seg(struct soft_cpu *cpu, const struct soft_op *op, bool is_memory)
@@ -73,10 +73,8 @@ static void slow_pop_seg(struct soft_cpu *cpu, const struct soft_op *op)
 {
     enum x86_segment_register reg = op->dst;
     uint64_t rsp = cpu->gpr[X86_RSP];
-    uint64_t mask = cpu->mode & SOFT_MODE_CODE64    ? UINT64_MAX
-                    : cpu->mode & SOFT_MODE_STACK32 ? UINT32_MAX
-                                                    : UINT16_MAX;
-    uint16_t selector = (uint16_t)soft_stack_read(cpu, 0, op->aux);
+    uint64_t mask = soft_stack_mask(cpu);
+    uint16_t selector = soft_stack_selector(cpu, 0, op->aux);
 
     soft_load_segment(cpu, reg, selector);
     /* By the stack that it was popped from, not by a new SS. */
@@ -323,7 +321,7 @@ static const struct soft_op *soft_op_sti(struct soft_cpu *cpu, const struct soft
             cpu->rflags |= X86_RFLAGS_IF;
             if (soft_has_event(cpu) || op[1].fn == soft_op_continue) {
                 cpu->shadow = 2;
-                soft_look_for_events(cpu);
+                atomic_fetch_or(&cpu->exit_request, SOFT_EXIT_EVENT);
                 cpu->rip = soft_next_ip(cpu, op);
                 SOFT_DISPATCH(cpu);
             }

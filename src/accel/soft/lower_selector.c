@@ -26,9 +26,12 @@ static bool is_visible(const struct soft_cpu *cpu, uint16_t selector, uint64_t d
            (descriptor_dpl(d) >= cpu->cpl && descriptor_dpl(d) >= (selector & 3u));
 }
 
+/* All of it lies within the table: 16 bytes of a system descriptor in IA-32e mode. */
 static bool find_visible(struct soft_cpu *cpu, uint16_t selector, uint64_t *d)
 {
-    return !selector_is_null(selector) && soft_find_descriptor(cpu, selector, d, NULL) &&
+    uint64_t high;
+
+    return !selector_is_null(selector) && soft_find_descriptor(cpu, selector, d, &high) &&
            is_visible(cpu, selector, *d);
 }
 
@@ -125,16 +128,15 @@ static void slow_arpl_reg(struct soft_cpu *cpu, const struct soft_op *op)
     set_zf(cpu, (to & 3) < rpl);
 }
 
+/* The segment has to be writable, the page only if something is written. */
 static void slow_arpl_mem(struct soft_cpu *cpu, const struct soft_op *op)
 {
     uint64_t linear = soft_linear(cpu, op, 2, SOFT_WRITE);
-    uint16_t *p = soft_rmw_begin(cpu, op, linear, 2);
-    uint16_t to = soft_host_load16(p), rpl = soft_reg16(cpu, op->src) & 3;
+    uint16_t to = soft_load16(cpu, op, linear), rpl = soft_reg16(cpu, op->src) & 3;
 
     if ((to & 3) < rpl) {
-        soft_host_store16(p, (uint16_t)((to & ~3u) | rpl));
+        soft_store16(cpu, op, linear, (uint16_t)((to & ~3u) | rpl));
     }
-    soft_rmw_end(cpu, op, linear, p, 2);
     set_zf(cpu, (to & 3) < rpl);
 }
 

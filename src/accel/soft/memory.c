@@ -50,7 +50,7 @@ static uint64_t linear_of(const struct soft_cpu *cpu, enum x86_segment_register 
                           uint64_t offset)
 {
     if (soft_is_64(cpu)) {
-        return seg >= X86_FS ? offset + cpu->seg_base[seg] : offset;
+        return seg == X86_FS || seg == X86_GS ? offset + cpu->seg_base[seg] : offset;
     }
     return (uint32_t)(cpu->seg_base[seg] + offset);
 }

@@ -178,7 +178,7 @@ void soft_load_table(struct soft_cpu *cpu, const struct soft_op *op)
     soft_require_cpl0(cpu);
     soft_load_bytes(cpu, op, soft_linear(cpu, op, size, SOFT_READ), bytes, size);
     base = load_le64(bytes + 2);
-    if (op->aux == 2) {
+    if (op->aux == 2 && !soft_is_64(cpu)) {
         base &= 0xffffff; /* 16-bit operand size: 24 bits */
     }
     if (!soft_is_canonical(cpu, base)) {

@@ -29,12 +29,12 @@ SOFT_HANDLER(cwd)
 }
 SOFT_HANDLER(cdq)
 {
-    cpu->gpr[X86_RDX] = (uint32_t)((int32_t)cpu->gpr[X86_RAX] >> 31);
+    cpu->gpr[X86_RDX] = (int32_t)cpu->gpr[X86_RAX] < 0 ? UINT32_MAX : 0;
     SOFT_NEXT(cpu, op);
 }
 SOFT_HANDLER(cqo)
 {
-    cpu->gpr[X86_RDX] = (uint64_t)((int64_t)cpu->gpr[X86_RAX] >> 63);
+    cpu->gpr[X86_RDX] = (int64_t)cpu->gpr[X86_RAX] < 0 ? UINT64_MAX : 0;
     SOFT_NEXT(cpu, op);
 }
 
@@ -139,12 +139,14 @@ static void aas(struct soft_cpu *cpu, const struct soft_op *op)
 static void aam(struct soft_cpu *cpu, const struct soft_op *op)
 {
     uint8_t al = (uint8_t)cpu->gpr[X86_RAX];
+    unsigned base = op->aux;
 
-    if (op->aux == 0) {
+    if (base != 0) {
+        set_ax(cpu, (uint8_t)(al / base), (uint8_t)(al % base));
+        set_decimal_status(cpu, (uint8_t)(al % base), 0);
+    } else {
         soft_raise_no_error(cpu, EXC_DE);
     }
-    set_ax(cpu, (uint8_t)(al / op->aux), (uint8_t)(al % op->aux));
-    set_decimal_status(cpu, (uint8_t)(al % op->aux), 0);
 }
 /* AL += AH * base: what is undefined of the flags is that addition's, as on processors. */
 static void aad(struct soft_cpu *cpu, const struct soft_op *op)

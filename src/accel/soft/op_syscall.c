@@ -6,8 +6,7 @@
  *   SYSCALL        both             AMD (by CSTAR)        AMD (by STAR)
  *   SYSENTER       Intel            Intel                 both
  */
-#include "accel/soft/event.h"
-#include "accel/soft/mailbox.h"
+#include "accel/soft/event_internal.h"
 #include "accel/soft/op_system.h"
 #include "accel/soft/system.h"
 
@@ -67,6 +66,7 @@ void soft_syscall(struct soft_cpu *cpu, const struct soft_op *op)
     check_sce(cpu);
     cs = flat_code(call_selector(cpu), is_long ? CODE_64 : CODE_32, 0);
     ss = flat_stack((uint16_t)(call_selector(cpu) + 8), 0);
+    ss.selector = (uint16_t)(call_selector(cpu) + 8); /* with STAR's RPL */
     cpu->gpr[X86_RCX] = next;
     if (is_long) {
         cpu->gpr[X86_R11] = rflags & ~X86_RFLAGS_RF;
@@ -105,7 +105,7 @@ void soft_sysret(struct soft_cpu *cpu, const struct soft_op *op)
 
     check_sce(cpu);
     if (!soft_is_protected(cpu)) {
-        soft_raise_no_error(cpu, EXC_UD);
+        soft_raise(cpu, EXC_GP, 0);
     }
     soft_require_cpl0(cpu);
     if (cpu->features->is_intel && to_64 && !soft_is_canonical(cpu, ip)) {
@@ -118,6 +118,12 @@ void soft_sysret(struct soft_cpu *cpu, const struct soft_op *op)
                      : soft_get_rflags(cpu) | X86_RFLAGS_IF;
     cpu->next_ip = ip;
     soft_set_context(cpu, &cs, &ss, 3, rflags);
+    /* TF that is loaded traps right behind SYSRET, not after one more instruction as with IRET. */
+    cpu->stepped_over = true;
+    if (rflags & X86_RFLAGS_TF) {
+        cpu->pending_dr6 |= DR6_BS;
+        atomic_fetch_or(&cpu->exit_request, SOFT_EXIT_EVENT);
+    }
     if (rflags & X86_RFLAGS_IF && (cpu->window_requested || cpu->interrupt_pending)) {
         atomic_fetch_or(&cpu->exit_request, SOFT_EXIT_EVENT);
     }

@@ -76,7 +76,7 @@ void soft_return_data(struct soft_cpu *cpu, unsigned cpl)
 static void real_return(struct soft_cpu *cpu, unsigned width, unsigned pop_bytes)
 {
     uint64_t ip = soft_stack_read(cpu, 0, width);
-    uint16_t selector = (uint16_t)soft_stack_read(cpu, width, width);
+    uint16_t selector = soft_stack_selector(cpu, width, width);
     struct x86_segment cs = soft_real_code_segment(cpu, selector);
 
     soft_check_ip(cpu, &cs, ip);
@@ -97,7 +97,7 @@ void soft_far_return(struct soft_cpu *cpu, unsigned width, unsigned pop_bytes)
         return;
     }
     ip = soft_stack_read(cpu, 0, width);
-    cs = soft_return_code(cpu, (uint16_t)soft_stack_read(cpu, width, width));
+    cs = soft_return_code(cpu, soft_stack_selector(cpu, width, width));
     cpl = cs.selector & 3u;
     if (cpl == cpu->cpl) {
         soft_check_ip(cpu, &cs, ip);
@@ -107,7 +107,7 @@ void soft_far_return(struct soft_cpu *cpu, unsigned width, unsigned pop_bytes)
         return;
     }
     sp = soft_stack_read(cpu, (int64_t)(2 * width + pop_bytes), width);
-    ss_selector = (uint16_t)soft_stack_read(cpu, (int64_t)(3 * width + pop_bytes), width);
+    ss_selector = soft_stack_selector(cpu, (int64_t)(3 * width + pop_bytes), width);
     ss = soft_return_stack(cpu, ss_selector, &cs, cpl);
     soft_check_ip(cpu, &cs, ip);
     /* The parameters are on both stacks. */

@@ -32,6 +32,7 @@ static _Noreturn void give_up(struct soft_cpu *cpu, struct soft_exception except
 {
     exception.pending = true;
     cpu->exception = exception;
+    cpu->pending_dr6 &= DR6_BS; /* what an access hit is forgotten with the instruction */
     longjmp(cpu->env, 1);
 }
 

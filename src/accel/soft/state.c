@@ -95,7 +95,10 @@ static uint32_t segment_mode(const struct soft_cpu *cpu)
 /* DR7: an enabled breakpoint on execution (R/W = 0). */
 static bool breaks_on_code(uint64_t dr7)
 {
-    for (unsigned i = 0; dr7 & DR7_ENABLES && i < 4; i++) {
+    if (__builtin_expect(!(dr7 & DR7_ENABLES), 1)) {
+        return false;
+    }
+    for (unsigned i = 0; i < 4; i++) {
         if (dr7 >> 2 * i & 3 && !(dr7 >> (16 + 4 * i) & 3)) {
             return true;
         }
@@ -210,6 +213,7 @@ static void get_events(const struct soft_cpu *cpu, struct x86_events *e)
         .sipi_vector = atomic_load(&cpu->vcpu->sipi_vector),
         .smm = cpu->smm,
         .smi_pending = cpu->smi_pending,
+        .smm_inside_nmi = cpu->smm_inside_nmi,
     };
     get_exception(cpu, e);
 }
@@ -312,10 +316,14 @@ static void set_events(struct soft_cpu *cpu, const struct x86_state *s)
     cpu->interrupt_vector = e->interrupt_vector;
     cpu->shadow = e->interrupt_shadow & 3;
     cpu->nmi_pending = e->nmi_pending || e->nmi_injected;
-    cpu->nmi_masked = e->nmi_masked;
+    /* One that was on its way masks only those after it. */
+    cpu->nmi_masked = e->nmi_masked && !e->nmi_injected;
     cpu->smm = e->smm;
+    cpu->smm_inside_nmi = e->smm_inside_nmi;
     cpu->smi_pending = e->smi_pending;
     cpu->window_requested = false;
+    /* Whatever was being delivered was the old state's. */
+    cpu->delivering = cpu->delivering_ext = 0;
     atomic_fetch_or(&cpu->exit_request, SOFT_EXIT_EVENT);
 }
 

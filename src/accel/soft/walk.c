@@ -40,15 +40,15 @@ struct slot {
 static struct slot read_slot(struct soft_cpu *cpu, uint64_t phys, unsigned size)
 {
     struct slot slot = {.page = soft_host_page(cpu, phys), .offset = phys & 4095, .size = size};
-    const uint8_t *host = slot.page.host + slot.offset;
+    const void *host;
 
     if (!slot.page.host) {
         slot.value = UINT64_MAX >> (64 - size * 8);
-    } else if (size == 8) {
-        slot.value = __atomic_load_n((const uint64_t *)(const void *)host, __ATOMIC_RELAXED);
-    } else {
-        slot.value = __atomic_load_n((const uint32_t *)(const void *)host, __ATOMIC_RELAXED);
+        return slot;
     }
+    host = slot.page.host + slot.offset;
+    slot.value = size == 8 ? __atomic_load_n((const uint64_t *)host, __ATOMIC_RELAXED)
+                           : __atomic_load_n((const uint32_t *)host, __ATOMIC_RELAXED);
     return slot;
 }
 
@@ -56,20 +56,21 @@ static struct slot read_slot(struct soft_cpu *cpu, uint64_t phys, unsigned size)
 static bool mark(struct soft_cpu *cpu, const struct slot *slot, uint64_t bits)
 {
     const struct soft_host_page *page = &slot->page;
-    uint8_t *host = page->host + slot->offset;
+    void *host;
     bool done;
 
     if (!page->host || page->readonly) {
         return true;
     }
+    host = page->host + slot->offset;
     if (slot->size == 8) {
         uint64_t old = slot->value;
-        done = __atomic_compare_exchange_n((uint64_t *)(void *)host, &old, old | bits, false,
+        done = __atomic_compare_exchange_n((uint64_t *)host, &old, old | bits, false,
                                            __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
     } else {
         uint32_t old = (uint32_t)slot->value;
-        done = __atomic_compare_exchange_n((uint32_t *)(void *)host, &old, old | (uint32_t)bits,
-                                           false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+        done = __atomic_compare_exchange_n((uint32_t *)host, &old, old | (uint32_t)bits, false,
+                                           __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
     }
     if (done) {
         soft_after_write(cpu, page->ram, page->ram_page, slot->offset, slot->size, page->dirty_log);
