@@ -45,6 +45,7 @@ static uint64_t check_address(struct soft_cpu *cpu, unsigned flags, uint64_t lin
     if (!is_wide(cpu, flags)) {
         linear = (uint32_t)linear;
     }
+    /* Before the page is looked at, as Intel's processors do. */
     if (cpu->tlb->check_alignment && !(flags & SOFT_ACCESS_IMPLICIT) &&
         linear % alignment_of(size)) {
         soft_raise(cpu, EXC_AC, 0);
@@ -308,6 +309,16 @@ void soft_system_store(struct soft_cpu *cpu, uint64_t linear, const void *buf, u
                        bool user)
 {
     soft_store_at(cpu, system_mmu(cpu, user), SOFT_ACCESS_IMPLICIT, linear, buf, size);
+}
+
+void soft_system_push(struct soft_cpu *cpu, uint64_t linear, const void *buf, unsigned size,
+                      unsigned item, bool user)
+{
+    struct soft_piece piece[2];
+
+    soft_pieces(cpu, system_mmu(cpu, user), SOFT_ACCESS_IMPLICIT, linear + size - item, item,
+                SOFT_PF_WRITE, piece);
+    soft_system_store(cpu, linear, buf, size, user);
 }
 
 /* ---- code outside of memory -------------------------------------------------------------------- */

@@ -27,11 +27,16 @@ static inline unsigned page_hash(const void *key)
 
 #define SOFT_HASH_BLOCKS 32768u
 
+/* Most blocks of a page. Code has fewer; a guest that runs a page from every offset in every mode would
+ * make each write to it slow. */
+#define SOFT_PAGE_BLOCKS 2048u
+
 struct soft_page {
     const uint8_t *host; /* key */
     struct soft_ram *ram;
     uint64_t ram_page;
     struct soft_block *blocks; /* by page_next[0] or [1] */
+    unsigned block_count;
     uint64_t granules;         /* bit i: bytes [64 i, 64 i + 64) may have code */
     UT_hash_handle hh;
 };
@@ -99,6 +104,7 @@ static void add_to_page(struct soft_block *b, unsigned which, struct soft_page *
     b->page[which] = page;
     b->page_next[which] = page->blocks;
     page->blocks = b;
+    page->block_count++;
     page->granules |= granules_of(first, end);
 }
 
@@ -111,6 +117,7 @@ static void remove_from_page(struct soft_block *b, unsigned which)
         link = &(*link)->page_next[which_page(*link, page)];
     }
     *link = b->page_next[which];
+    page->block_count--;
     b->page[which] = NULL;
 }
 
@@ -142,6 +149,12 @@ static struct soft_page *claim_page(struct soft_cpu *cpu, const uint8_t *host, s
     return page;
 }
 
+void soft_code_claim(struct soft_cpu *cpu, const uint8_t *host, struct soft_ram *ram,
+                     uint64_t ram_page)
+{
+    claim_page(cpu, host, ram, ram_page);
+}
+
 static void release_page(struct soft_cpu *cpu, struct soft_page *page)
 {
     soft_ram_disown(page->ram, page->ram_page, cpu->index);
@@ -171,12 +184,27 @@ static void unlink_chains(const struct soft_page *page, const struct soft_block 
     }
 }
 
+/* It is in no table any more. */
+static void retire(struct soft_code *code, struct soft_block *b)
+{
+    struct soft_links *links = soft_block_links(b);
+
+    for (unsigned i = 0; i < b->op_count; i++) {
+        b->op[i].fn = soft_op_stale;
+    }
+    links->to[0] = links->to[1] = NULL;
+    b->page[0] = b->page[1] = NULL;
+    b->dropped = true;
+    b->page_next[0] = code->dead;
+    code->dead = b;
+    code->drops++;
+}
+
 static void drop(struct soft_cpu *cpu, struct soft_block *b)
 {
     struct soft_code *code = cpu->code;
     struct soft_block **link = &code->hash[hash_index(b->host, b->mode)];
     unsigned fast = soft_fast_index(b->host, b->mode);
-    struct soft_links *links = soft_block_links(b);
 
     while (*link != b) {
         link = &(*link)->hash_next;
@@ -191,14 +219,7 @@ static void drop(struct soft_cpu *cpu, struct soft_block *b)
             remove_from_page(b, i);
         }
     }
-    for (unsigned i = 0; i < b->op_count; i++) {
-        b->op[i].fn = soft_op_stale;
-    }
-    links->to[0] = links->to[1] = NULL;
-    b->dropped = true;
-    b->page_next[0] = code->dead;
-    code->dead = b;
-    code->drops++;
+    retire(code, b);
 }
 
 void soft_code_drop(struct soft_cpu *cpu, struct soft_ram *ram, uint64_t ram_page, unsigned offset,
@@ -210,6 +231,7 @@ void soft_code_drop(struct soft_cpu *cpu, struct soft_ram *ram, uint64_t ram_pag
     struct soft_block *next;
 
     HASH_FIND_PTR(cpu->code->pages, &host, page);
+    cpu->code->writes += page != NULL;
     if (!page || (page->blocks && !(page->granules & granules_of(offset, end)))) {
         return;
     }
@@ -234,14 +256,29 @@ void soft_code_drop(struct soft_cpu *cpu, struct soft_ram *ram, uint64_t ram_pag
     }
 }
 
+/* There may be very many: each is looked at once. */
 void soft_code_drop_all(struct soft_cpu *cpu)
 {
-    struct soft_page *page;
+    struct soft_code *code = cpu->code;
+    struct soft_page *page, *tmp;
+    struct soft_block *next;
 
-    while ((page = cpu->code->pages) != NULL) {
-        while (page->blocks) {
-            drop(cpu, page->blocks);
+    if (!code->pages) {
+        return;
+    }
+    memset(code->fast, 0, sizeof(code->fast));
+    memset(code->hash, 0, SOFT_HASH_BLOCKS * sizeof(*code->hash));
+    HASH_ITER(hh, code->pages, page, tmp) {
+        for (struct soft_block *b = page->blocks; b; b = next) {
+            unsigned which = which_page(b, page);
+
+            next = b->page_next[which];
+            if (which == 0) { /* once, from its first page */
+                retire(code, b);
+            }
         }
+    }
+    while ((page = code->pages) != NULL) {
         release_page(cpu, page);
     }
 }
@@ -292,6 +329,16 @@ static struct soft_block *transient(struct soft_cpu *cpu, struct soft_block *b)
     return b;
 }
 
+/* The block reaches into a second page that can have it, too. */
+static bool can_have_second(const struct soft_cpu *cpu, const struct soft_block *b,
+                            const uint8_t *first)
+{
+    struct soft_page *page;
+
+    HASH_FIND_PTR(cpu->code->pages, &b->host2, page); /* fetched, so claimed, if it is memory */
+    return page && b->host2 != first && page->block_count < SOFT_PAGE_BLOCKS;
+}
+
 static void add(struct soft_cpu *cpu, struct soft_block *b, struct soft_page *page,
                 const struct soft_tlb_info *second)
 {
@@ -320,9 +367,7 @@ static void check_ip(struct soft_cpu *cpu, uint64_t linear)
  * refused. */
 static struct soft_block *within_limit(struct soft_cpu *cpu, struct soft_block *b, uint32_t mode)
 {
-    uint64_t bytes = (uint64_t)(b->last - b->first) + b->last2;
-
-    if (mode & SOFT_MODE_CODE64 || cpu->rip + bytes - 1 <= cpu->seg[X86_CS].limit) {
+    if (mode & SOFT_MODE_CODE64 || soft_is_within_limit(cpu, b)) {
         return b;
     }
     if (b->instruction_count > 1) {
@@ -361,9 +406,16 @@ struct soft_block *soft_code_find(struct soft_cpu *cpu, uint32_t mode)
             soft_code_reap(cpu);
         }
         struct soft_page *page = claim_page(cpu, page_host, info.ram, info.ram_page);
+        if (page->block_count >= SOFT_PAGE_BLOCKS) {
+            soft_code_drop(cpu, info.ram, info.ram_page, 0, 4096);
+            page = claim_page(cpu, page_host, info.ram, info.ram_page);
+        }
+        uint64_t writes = code->writes;
         b = soft_decode(cpu, linear, host, mode, &second);
         code->decoded++;
-        if (b->last2 && (!b->host2 || b->host2 == page_host)) {
+        /* The walk for the second page may have set a bit in one of the two, which are tables, too:
+         * what was read may not be what is there now, and the page may be released. */
+        if (code->writes != writes || (b->last2 && !can_have_second(cpu, b, page_host))) {
             return within_limit(cpu, transient(cpu, b), mode);
         }
         add(cpu, b, page, &second);

@@ -64,7 +64,7 @@ static inline const struct soft_block *soft_block_of(const struct soft_op *first
 }
 
 /* Direct-mapped, in front of the hash: what soft_dispatch() looks at. */
-#define SOFT_FAST_BLOCKS 4096u
+#define SOFT_FAST_BLOCKS 16384u
 
 struct soft_code {
     struct soft_block *fast[SOFT_FAST_BLOCKS];
@@ -72,6 +72,7 @@ struct soft_code {
     struct soft_page *pages;  /* uthash by host address */
     struct soft_block *dead;  /* dropped, to be freed between blocks */
     uint64_t bytes;           /* of all blocks */
+    uint64_t writes;          /* to pages with blocks: to see whether there was one meanwhile */
     uint64_t decoded, drops;  /* counts for -d and tests */
 };
 
@@ -100,6 +101,12 @@ static inline bool soft_is_asked(struct soft_cpu *cpu)
     return __builtin_expect(atomic_load_explicit(&cpu->exit_request, memory_order_relaxed) != 0, 0);
 }
 
+/* The block at cpu->rip lies within the code segment. */
+static inline bool soft_is_within_limit(const struct soft_cpu *cpu, const struct soft_block *b)
+{
+    return cpu->rip + (uint64_t)(b->last - b->first) + b->last2 - 1 <= cpu->seg[X86_CS].limit;
+}
+
 /* The first operation at cpu->rip, if its block is at hand and nobody asks; counts its instructions. */
 static inline const struct soft_op *soft_lookup(struct soft_cpu *cpu)
 {
@@ -115,6 +122,9 @@ static inline const struct soft_op *soft_lookup(struct soft_cpu *cpu)
     host = (const uint8_t *)(uintptr_t)(linear + e->addend);
     b = cpu->code->fast[soft_fast_index(host, cpu->mode)];
     if (__builtin_expect(!b || b->host != host || b->mode != cpu->mode, 0)) {
+        return NULL;
+    }
+    if (!(b->mode & (SOFT_MODE_CODE64 | SOFT_MODE_FLAT)) && !soft_is_within_limit(cpu, b)) {
         return NULL;
     }
     cpu->page_ip = cpu->rip - (linear & 4095);
@@ -137,6 +147,10 @@ void soft_code_written(struct soft_cpu *cpu, struct soft_ram *ram, uint64_t ram_
 void soft_code_drop(struct soft_cpu *cpu, struct soft_ram *ram, uint64_t ram_page, unsigned offset,
                     unsigned size);
 void soft_code_drop_all(struct soft_cpu *cpu);
+
+/* decode.c, before it reads the bytes of a second page: no write to it goes unseen from here on. */
+void soft_code_claim(struct soft_cpu *cpu, const uint8_t *host, struct soft_ram *ram,
+                     uint64_t ram_page);
 
 /* Frees dropped blocks. Only between blocks. */
 void soft_code_reap(struct soft_cpu *cpu);

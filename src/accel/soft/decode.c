@@ -405,6 +405,7 @@ static unsigned fetch_both(struct soft_cpu *cpu, uint64_t linear, const uint8_t 
     if (here < INSTRUCTION_MAX && second) {
         *host2 = soft_fetch_pointer(cpu, next, second);
         if (*host2 && second->ram) {
+            soft_code_claim(cpu, *host2, second->ram, second->ram_page);
             guest_copy_from(bytes + here, *host2, INSTRUCTION_MAX - here);
         } else {
             *host2 = NULL;

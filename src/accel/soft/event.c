@@ -188,7 +188,7 @@ static void deliver_long(struct soft_cpu *cpu, const struct event *e)
     frame[3] = e->flags;
     frame[4] = cpu->gpr[X86_RSP];
     frame[5] = cpu->seg[X86_SS].selector;
-    soft_system_store(cpu, sp - size, e->has_error ? frame : frame + 1, size, cpl == 3);
+    soft_system_push(cpu, sp - size, e->has_error ? frame : frame + 1, size, 8, cpl == 3);
 
     uint64_t flags = handler_flags(e, type == TYPE_INTERRUPT);
     if (cpl != cpu->cpl) {
@@ -318,8 +318,8 @@ static void log_event(const struct soft_cpu *cpu, const struct event *e, const c
              cpu->cr2);
 }
 
-static void deliver(struct soft_cpu *cpu, const struct event *e, uint8_t row, bool is_external,
-                    const char *what)
+static void begin(struct soft_cpu *cpu, const struct event *e, uint8_t row, bool is_external,
+                  const char *what)
 {
     if (__builtin_expect(log_mask & LOG_INT, 0)) {
         log_event(cpu, e, what);
@@ -327,6 +327,19 @@ static void deliver(struct soft_cpu *cpu, const struct event *e, uint8_t row, bo
     cpu->delivering = row;
     cpu->delivering_vector = e->vector;
     cpu->delivering_ext = is_external;
+}
+
+static void end(struct soft_cpu *cpu)
+{
+    cpu->delivering = NOTHING;
+    cpu->delivering_ext = 0;
+    cpu->shadow = 0;
+}
+
+static void deliver(struct soft_cpu *cpu, const struct event *e, uint8_t row, bool is_external,
+                    const char *what)
+{
+    begin(cpu, e, row, is_external, what);
     if (soft_is_long(cpu)) {
         deliver_long(cpu, e);
     } else if (soft_is_real(cpu)) {
@@ -334,9 +347,7 @@ static void deliver(struct soft_cpu *cpu, const struct event *e, uint8_t row, bo
     } else {
         deliver_protected(cpu, e);
     }
-    cpu->delivering = NOTHING;
-    cpu->delivering_ext = 0;
-    cpu->shadow = 0;
+    end(cpu);
 }
 
 /* Events at a boundary: cpu->rip is where the program goes on. */
@@ -487,7 +498,9 @@ void soft_software_interrupt(struct soft_cpu *cpu, uint8_t vector, bool is_int3_
     cpu->stepped_over = true; /* TF is saved and cleared */
     if (soft_is_v86(cpu) && !is_int3_or_into) {
         if (is_redirected(cpu, vector)) {
+            begin(cpu, &e, BENIGN, false, "INT (redirected)");
             redirect(cpu, &e);
+            end(cpu);
             return;
         }
         if (iopl(cpu) < 3) {

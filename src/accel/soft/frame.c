@@ -50,6 +50,17 @@ static bool is_within(const struct x86_segment *ss, uint64_t offset, unsigned si
     return last <= ss->limit;
 }
 
+/* Pushes by the program itself; those of an event's delivery are not checked. */
+static void check_alignment(struct soft_cpu *cpu, const struct soft_push *p)
+{
+    uint64_t base = p->ss ? p->ss->base : 0;
+
+    if (p->user && cpu->tlb->check_alignment && !cpu->delivering &&
+        (base + offset_of(p, 0)) % p->size) {
+        soft_raise(cpu, EXC_AC, 0);
+    }
+}
+
 void soft_push_check(struct soft_cpu *cpu, const struct soft_push *p, uint16_t selector)
 {
     if (p->ss) {
@@ -62,6 +73,7 @@ void soft_push_check(struct soft_cpu *cpu, const struct soft_push *p, uint16_t s
                !soft_is_canonical(cpu, p->sp - (uint64_t)p->size * p->count)) {
         soft_fault_selector(cpu, EXC_SS, selector);
     }
+    check_alignment(cpu, p);
 }
 
 uint64_t soft_push_write(struct soft_cpu *cpu, const struct soft_push *p)
@@ -84,7 +96,7 @@ uint64_t soft_push_write(struct soft_cpu *cpu, const struct soft_push *p)
                 linear = (uint32_t)linear;
             }
         } while (i < p->count && at >= p->size && offset >= p->size && linear >= p->size);
-        soft_system_store(cpu, linear, bytes + at, STORE_MAX - at, p->user);
+        soft_system_push(cpu, linear, bytes + at, STORE_MAX - at, p->size, p->user);
     }
     return p->count == 0 ? p->sp : (p->sp & ~p->mask) | offset_of(p, p->count - 1);
 }

@@ -166,6 +166,11 @@ static struct far_pointer read_pointer(struct soft_cpu *cpu, const struct soft_o
     uint8_t bytes[10];
     struct far_pointer p = {0};
 
+    if (width == 2) { /* aligned as words are, not as a doubleword (SDM volume 3, table 6-7) */
+        p.offset = soft_load16(cpu, op, linear);
+        p.selector = soft_load16(cpu, op, linear + 2);
+        return p;
+    }
     soft_load_bytes(cpu, op, linear, bytes, width + 2);
     memcpy(&p.offset, bytes, width);
     memcpy(&p.selector, bytes + width, 2);

@@ -187,7 +187,8 @@ void soft_mailbox_read(struct soft_cpu *cpu)
         soft_tlb_flush(cpu);
         soft_code_drop_all(cpu);
     }
-    while (take(m, &message)) {
+    /* What others post meanwhile is for the next time. */
+    for (unsigned i = 0; i < MAILBOX_MESSAGES && take(m, &message); i++) {
         if (message.end) {
             soft_code_drop(cpu, message.ram, message.ram_page, message.offset,
                            message.end - message.offset);

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "accel/soft/system.h"
+
 /* The compiler may keep nothing in the registers' upper halves across a VZEROUPPER. */
 #define CLOBBERS                                                                                   \
     "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",       \
@@ -54,6 +56,12 @@ static __attribute__((noinline)) void any(struct soft_cpu *cpu, const struct sof
     }
     if (to == AVX_TO_MEMORY) {
         linear = soft_linear(cpu, op, size, SOFT_WRITE);
+        if (cpu->simd_unmasked && op->aux & AVX_FLOAT) {
+            uint32_t mxcsr = soft_get_mxcsr(cpu);
+
+            compute(cpu, op, &result, b); /* #XM comes before faults of the store */
+            soft_set_mxcsr(cpu, mxcsr);
+        }
         /* A fault comes before flags of MXCSR. */
         if (!soft_write_pointer(cpu, linear, size)) {
             soft_sync(cpu, op);

@@ -134,7 +134,20 @@ static void gather(struct soft_cpu *cpu, const struct soft_op *op)
     const struct soft_vec *index = &cpu->vec[op->src];
     unsigned size = ELEMENT_SIZE(op->aux), count = ELEMENT_COUNT(op->aux);
     struct soft_op element = *op;
+    bool check_alignment = cpu->tlb->check_alignment;
+    bool is_256 = count * (op->aux & GATHER_INDEX_64 ? 8 : size) == 32;
 
+    /* The mask's signs fill its elements first, also those that have no part. Nothing of that is taken
+     * back by a fault. */
+    for (unsigned i = 0; i < (is_256 ? 32 : 16) / size; i++) {
+        memset(mask->b + size * i, is_selected(mask, size, i) ? 0xff : 0, size);
+    }
+    if (!is_256) {
+        memset(mask->b + 16, 0, 16);
+    }
+    /* SDM volume 2, exception type 12 has no #AC. A fault ends in another privilege or mode, where the
+     * check is decided anew. */
+    cpu->tlb->check_alignment = false;
     element.index = SOFT_SLOT_TEMP;
     for (unsigned i = 0; i < count; i++) {
         if (is_selected(mask, size, i)) {
@@ -148,9 +161,13 @@ static void gather(struct soft_cpu *cpu, const struct soft_op *op)
             } else {
                 dst->q[i] = soft_load64(cpu, op, linear);
             }
+            if (!is_256) {
+                memset(dst->b + 16, 0, 16); /* as by any write of a VEX.128 form */
+            }
         }
         memset(mask->b + size * i, 0, size);
     }
+    cpu->tlb->check_alignment = check_alignment;
     memset(mask, 0, sizeof(*mask));
     memset(dst->b + size * count, 0, sizeof(*dst) - size * count);
 }

@@ -28,8 +28,8 @@ static const struct soft_op *find_link(struct soft_cpu *cpu, const struct soft_o
 
     cpu->rip = (cpu->page_ip + (uint64_t)(int64_t)target) & soft_ip_mask(cpu);
     to = soft_lookup(cpu);
-    /* Beyond the page (or around the end of the segment) it is found anew each time. */
-    if (to && target >= 0 && target < 4096) {
+    /* Beyond the page it is found anew each time, and where segments have limits, too. */
+    if (to && target >= 0 && target < 4096 && cpu->mode & (SOFT_MODE_CODE64 | SOFT_MODE_FLAT)) {
         links_of(op)->to[way] = to;
     }
     return to;
@@ -220,9 +220,8 @@ EACH_COUNTED(COUNTED)
 
 /*
  * Targets are cut to the operand size (aux: bytes), and have to lie within the code segment: #GP(0)
- * before anything changes. Relative ones with the operand size of the code segment and a target in
- * the page take the handlers above: what is in the page is in the segment, but for a limit within
- * the page, which soft_code_find() catches.
+ * before anything changes. Relative ones with the operand size of a flat code segment and a target in
+ * the page take the handlers above.
  */
 static uint64_t checked(struct soft_cpu *cpu, const struct soft_op *op, uint64_t target)
 {
@@ -313,7 +312,8 @@ static bool is_plain(const struct soft_lower *l)
 {
     unsigned size = l->mode & SOFT_MODE_CODE64 ? 8 : l->mode & SOFT_MODE_CODE32 ? 4 : 2;
 
-    return l->width == size && (size == 8 || (l->op->disp >= 0 && l->op->disp < 4096));
+    return l->width == size &&
+           (size == 8 || (l->mode & SOFT_MODE_FLAT && l->op->disp >= 0 && l->op->disp < 4096));
 }
 
 static void lower_relative(struct soft_lower *l, soft_op_fn *fast, soft_slow_fn *slow)

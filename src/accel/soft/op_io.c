@@ -134,10 +134,11 @@ static void run(struct soft_cpu *cpu, const struct soft_op *op,
     bool repeats = op->aux & STRING_ANY;
     uint64_t count = repeats ? cpu->gpr[X86_RCX] & mask : 1;
 
+    /* Processors ask for the permission even if nothing is left to do. */
+    soft_check_io(cpu, (uint16_t)cpu->gpr[X86_RDX], string_size(op));
     if (!count) {
         return;
     }
-    soft_check_io(cpu, (uint16_t)cpu->gpr[X86_RDX], string_size(op));
     count -= chunk(cpu, op, string_limit(cpu, count));
     if (repeats) {
         string_set(cpu, X86_RCX, count, mask);

@@ -415,10 +415,11 @@ static inline bool compare_run(struct soft_cpu *cpu, const struct soft_op *op, b
         if (chunk && pairs.right && (is_scas || left_host)) {
             compared = compare_pairs(&pairs, chunk);
         } else {
+            /* In the order of Intel's processors, which shows when both fault. */
+            pairs.b = string_load(cpu, op, right.linear);
             if (!is_scas) {
                 pairs.a = string_load(cpu, op, left.linear);
             }
-            pairs.b = string_load(cpu, op, right.linear);
             compared = 1;
         }
         status = compare(pairs.a, pairs.b, pairs.size);

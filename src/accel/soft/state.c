@@ -92,20 +92,6 @@ static uint32_t segment_mode(const struct soft_cpu *cpu)
 
 #define DR7_ENABLES UINT64_C(0xff)
 
-/* DR7: an enabled breakpoint on execution (R/W = 0). */
-static bool breaks_on_code(uint64_t dr7)
-{
-    if (__builtin_expect(!(dr7 & DR7_ENABLES), 1)) {
-        return false;
-    }
-    for (unsigned i = 0; i < 4; i++) {
-        if (dr7 >> 2 * i & 3 && !(dr7 >> (16 + 4 * i) & 3)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 void soft_update_tlb(struct soft_cpu *cpu)
 {
     struct soft_tlb *tlb = cpu->tlb;
@@ -145,7 +131,8 @@ void soft_update_mode(struct soft_cpu *cpu)
         mode |= SOFT_MODE_SINGLE;
         atomic_fetch_or(&cpu->exit_request, SOFT_EXIT_EVENT);
     }
-    if (__builtin_expect(log_mask & LOG_EXEC || breaks_on_code(cpu->dr7), 0)) {
+    /* Breakpoints: before an instruction, or right behind its access. */
+    if (__builtin_expect(log_mask & LOG_EXEC || cpu->dr7 & DR7_ENABLES, 0)) {
         mode |= SOFT_MODE_SINGLE;
     }
     cpu->mode = mode;
@@ -351,7 +338,10 @@ bool soft_set_state(struct vcpu *vcpu, const struct x86_state *s, struct error *
     soft_load_area(cpu, s->xsave, MIN(s->xsave_size, (uint32_t)sizeof(s->xsave)));
     /* The deadline MSR needs the LAPIC's timer mode and the TSC. */
     set_lapic(vcpu, s);
+    /* Others that hold all vCPUs look at the clock of this one (time.c). */
+    soft_guest_enter(cpu);
     soft_msrs_set(cpu, s);
+    soft_guest_leave(cpu);
     set_events(cpu, s);
     soft_tlb_flush(cpu);
     soft_update_mode(cpu);

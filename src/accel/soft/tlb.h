@@ -151,6 +151,10 @@ void soft_system_load(struct soft_cpu *cpu, uint64_t linear, void *buf, unsigned
 void soft_system_store(struct soft_cpu *cpu, uint64_t linear, const void *buf, unsigned size,
                        bool user);
 
+/* Pushes of items of a size, the first at the top: what it cannot write is where the fault is. */
+void soft_system_push(struct soft_cpu *cpu, uint64_t linear, const void *buf, unsigned size,
+                      unsigned item, bool user);
+
 /* Host address of code at a linear address, and how many bytes follow in its page; faults as a fetch.
  * NULL: not RAM or ROM (then the bytes come by soft_fetch_bytes()). */
 const uint8_t *soft_fetch_pointer(struct soft_cpu *cpu, uint64_t linear,

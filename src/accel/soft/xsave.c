@@ -337,7 +337,11 @@ static void soft_xsave(struct soft_cpu *cpu, const struct soft_op *op)
         put_ymm(cpu, area, count);
         add_part(&parts, AREA_YMM, AREA_YMM + 16 * count);
     }
-    /* The other fields of the header stay as they are. */
+    /* The header is read only where it may be written. */
+    if (!soft_write_pointer(cpu, area_at(cpu, linear, AREA_HEADER), 16)) {
+        soft_probe_write(cpu, area_at(cpu, linear, AREA_HEADER), 16);
+    }
+    /* Its other fields stay as they are. */
     if (is_compacted) {
         store_le64(area + AREA_HEADER, saved);
         store_le64(area + AREA_XCOMP, requested | XCOMP_COMPACTED);
