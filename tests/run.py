@@ -16,6 +16,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -233,7 +234,16 @@ def needs(script, kind):
 # -- main -------------------------------------------------------------------------------------
 
 
+def take_signals():
+    """A shell's background job ignores these, and so would every test that is about them."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler),
+                            (signal.SIGQUIT, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
 def main():
+    take_signals()
     parser = argparse.ArgumentParser(prog="./dev test")
     parser.add_argument("--long", action="store_true", help="the long table too")
     parser.add_argument("--only", metavar="PATTERN", help="tests whose name has or matches it")

@@ -37,7 +37,7 @@ struct soft_page {
     uint64_t ram_page;
     struct soft_block *blocks; /* by page_next[0] or [1] */
     unsigned block_count;
-    uint64_t granules;         /* bit i: bytes [64 i, 64 i + 64) may have code */
+    uint64_t granules; /* bit i: bytes [64 i, 64 i + 64) may have code */
     UT_hash_handle hh;
 };
 
@@ -260,7 +260,7 @@ void soft_code_drop(struct soft_cpu *cpu, struct soft_ram *ram, uint64_t ram_pag
 void soft_code_drop_all(struct soft_cpu *cpu)
 {
     struct soft_code *code = cpu->code;
-    struct soft_page *page, *tmp;
+    struct soft_page *page;
     struct soft_block *next;
 
     if (!code->pages) {
@@ -268,7 +268,7 @@ void soft_code_drop_all(struct soft_cpu *cpu)
     }
     memset(code->fast, 0, sizeof(code->fast));
     memset(code->hash, 0, SOFT_HASH_BLOCKS * sizeof(*code->hash));
-    HASH_ITER(hh, code->pages, page, tmp) {
+    for (page = code->pages; page; page = page->hh.next) {
         for (struct soft_block *b = page->blocks; b; b = next) {
             unsigned which = which_page(b, page);
 

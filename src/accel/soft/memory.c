@@ -166,13 +166,30 @@ static void note_pieces(struct soft_rmw *rmw, const struct soft_piece piece[2], 
     }
 }
 
+static struct soft_piece rmw_piece(struct soft_cpu *cpu, unsigned i, uint32_t access)
+{
+    const struct soft_rmw *rmw = &cpu->tlb->rmw;
+
+    if (!rmw->exclusive) {
+        return soft_piece_at(cpu, rmw->phys[i], rmw->size[i], access);
+    }
+    return (struct soft_piece){
+        .phys = rmw->phys[i],
+        .host = rmw->memory[i].host,
+        .ram = rmw->memory[i].ram,
+        .ram_page = rmw->memory[i].ram_page,
+        .size = rmw->size[i],
+        .dirty_log = rmw->memory[i].dirty_log,
+    };
+}
+
 static void load_scratch(struct soft_cpu *cpu)
 {
     const struct soft_rmw *rmw = &cpu->tlb->rmw;
     uint8_t *to = cpu->scratch;
 
     for (unsigned i = 0; i < 2 && rmw->size[i]; i++) {
-        struct soft_piece piece = soft_piece_at(cpu, rmw->phys[i], rmw->size[i], SOFT_PF_READ);
+        struct soft_piece piece = rmw_piece(cpu, i, SOFT_PF_READ);
         soft_piece_load(cpu, &piece, to);
         to += rmw->size[i];
     }
@@ -184,21 +201,27 @@ static void store_scratch(struct soft_cpu *cpu)
     const uint8_t *from = cpu->scratch;
 
     for (unsigned i = 0; i < 2 && rmw->size[i]; i++) {
-        struct soft_piece piece = soft_piece_at(cpu, rmw->phys[i], rmw->size[i], SOFT_PF_WRITE);
+        struct soft_piece piece = rmw_piece(cpu, i, SOFT_PF_WRITE);
         soft_piece_store(cpu, &piece, from);
         from += rmw->size[i];
     }
 }
 
-/* All of it is memory that may be written. */
-static bool is_memory(struct soft_cpu *cpu)
+/* All of it is memory that may be written: notes where. */
+static bool find_memory(struct soft_cpu *cpu)
 {
-    const struct soft_rmw *rmw = &cpu->tlb->rmw;
+    struct soft_rmw *rmw = &cpu->tlb->rmw;
 
     for (unsigned i = 0; i < 2 && rmw->size[i]; i++) {
-        if (!soft_piece_at(cpu, rmw->phys[i], rmw->size[i], SOFT_PF_WRITE).host) {
+        struct soft_piece piece = soft_piece_at(cpu, rmw->phys[i], rmw->size[i], SOFT_PF_WRITE);
+
+        if (!piece.host) {
             return false;
         }
+        rmw->memory[i].host = piece.host;
+        rmw->memory[i].ram = piece.ram;
+        rmw->memory[i].ram_page = piece.ram_page;
+        rmw->memory[i].dirty_log = piece.dirty_log;
     }
     return true;
 }
@@ -256,11 +279,10 @@ void *soft_locked_begin_miss(struct soft_cpu *cpu, const struct soft_op *op, uin
     }
     /* Not for devices: while one is called, whoever holds the machine lock may be waiting to hold
      * all vCPUs. */
-    if (cpu->soft->count_max > 1 && is_memory(cpu)) {
+    if (cpu->soft->count_max > 1 && find_memory(cpu)) {
         soft_exclusive_begin(cpu);
-        rmw->exclusive = true;
-        if (!is_memory(cpu)) { /* the map has changed meanwhile */
-            rmw->exclusive = false;
+        rmw->exclusive = find_memory(cpu);
+        if (!rmw->exclusive) { /* the map has changed meanwhile */
             soft_exclusive_end(cpu);
         }
     }

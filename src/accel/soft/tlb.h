@@ -75,6 +75,14 @@ struct soft_rmw {
     uint64_t phys[2];
     unsigned size[2]; /* bytes; the second is 0 unless it crosses pages */
     bool exclusive;   /* all other vCPUs are held */
+    /* Then: the memory itself, of which nothing goes away meanwhile. The memory map may say otherwise
+     * already. */
+    struct {
+        uint8_t *host;
+        struct soft_ram *ram;
+        uint64_t ram_page;
+        bool dirty_log;
+    } memory[2];
 };
 
 /* Privileges, and thus arrays. */

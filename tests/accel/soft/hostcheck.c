@@ -9,6 +9,7 @@
  * leaves undefined, too.
  */
 #include <cpuid.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -187,9 +188,16 @@ static bool is_wanted(const struct form *form)
 
 static void child(void)
 {
+    sigset_t alarm;
+
+    /* The watchdog's signal is for this thread: host_entry's variables are not for two. */
+    sigemptyset(&alarm);
+    sigaddset(&alarm, SIGALRM);
+    pthread_sigmask(SIG_BLOCK, &alarm, NULL);
     if (!soft_run_init(options.cpu ? options.cpu : default_cpu()) || !host_run_init()) {
         _exit(3);
     }
+    pthread_sigmask(SIG_UNBLOCK, &alarm, NULL);
     isa_classify(&forms);
     for (unsigned m = 0; m <= ZYDIS_MNEMONIC_MAX_VALUE; m++) {
         const char *family = soft_run_family(m);

@@ -135,10 +135,10 @@ real:
         EXPECT_HW(0x1313)
         /* Unreal: FS keeps its 4 GiB limit from protected mode. */
         movl    $0x200, %ebx
-        addr32 movl %fs:FREE(%ebx), %eax
+        movl %fs:FREE(%ebx), %eax
         movl    $0x55aa, %eax
-        addr32 movl %eax, %fs:FREE(%ebx)
-        addr32 movl %fs:FREE(%ebx), %eax
+        movl %eax, %fs:FREE(%ebx)
+        movl %fs:FREE(%ebx), %eax
         EXPECT(0x55aa)
         /* And back to protected mode. */
         lgdtl   A(gdt_pointer)

@@ -298,11 +298,11 @@ user_int3:
         movl    $5, FREE + 4
         try     1f
         movl    $6, %eax
-        boundl  %eax, FREE
+        bound   %eax, FREE
 1:      FAULT(5, 0)
         try     1f
         movl    $5, %eax
-        boundl  %eax, FREE
+        bound   %eax, FREE
 1:      NO_FAULT
         try     1f
         movl    $0x7fffffff, %eax

@@ -167,5 +167,5 @@ sysenter_entry:
         movw    %cs, A(seen_cs)
         movl    $U(user_sysenter) + 2, %edx
         movl    $STACK_USR, %ecx
-        rex.W sysexit
+        .byte   0x48, 0x0f, 0x35        /* SYSEXIT with REX.W */
 #include "guest_end.h"

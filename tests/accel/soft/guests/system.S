@@ -49,7 +49,7 @@ main64:
         shlq    $32, %rdx
         orq     %rdx, %rax
         cmpq    %rbx, %rax
-        setae   %al
+        seta    %al
         movzbl  %al, %eax
         EXPECT(1)
         user    user_rdtsc
@@ -104,6 +104,86 @@ main64:
         wrmsr
 1:      FAULT(13, 0)
 
+        /* Machine checks: banks that can be counted, none reported. */
+        movl    $0x179, %ecx            /* MCG_CAP */
+        try     1f
+        rdmsr
+        andl    $0xff, %eax
+        setnz   %bl
+1:      NO_FAULT
+        movzbl  %bl, %eax
+        EXPECT(1)
+        movl    $0x401, %ecx            /* MC0_STATUS */
+        rdmsr
+        EXPECT(0)
+        /* TSC_ADJUST: writing the TSC moves it by as much (SDM volume 3, 17.17.3). */
+        movl    $7, %eax
+        xorl    %ecx, %ecx
+        cpuid
+        btl     $1, %ebx
+        jnc     1f
+        movl    $0x3b, %ecx
+        rdmsr
+        movl    %eax, %esi
+        movl    $0x10, %ecx
+        rdmsr
+        addl    $16, %edx               /* 2^36 further */
+        wrmsr
+        movl    $0x3b, %ecx
+        rdmsr
+        movl    %edx, %eax
+        addl    $1, %eax                /* time has passed in between */
+        andl    $~1, %eax
+        EXPECT(16)
+1:
+        /* x2APIC: the registers are MSRs; the id is CPUID 0BH's; a deadline that has passed. */
+        movl    $1, %eax
+        cpuid
+        btl     $21, %ecx
+        jnc     1f
+        movl    $0x1b, %ecx
+        rdmsr
+        orl     $0x400, %eax
+        wrmsr
+        movl    $0x802, %ecx
+        rdmsr
+        EXPECT(0)
+        movl    $0x80f, %ecx
+        movl    $0x1ff, %eax
+        xorl    %edx, %edx
+        wrmsr
+        rdmsr
+        EXPECT(0x1ff)
+        try     2f
+        movl    $0x80e, %ecx            /* no DFR in this mode */
+        rdmsr
+2:      FAULT(13, 0)
+        movl    $1, %eax
+        cpuid
+        btl     $24, %ecx
+        jnc     1f
+        movl    $0x832, %ecx
+        movl    $0x40000 + 45, %eax     /* deadline, vector 45 */
+        xorl    %edx, %edx
+        wrmsr
+        try     2f
+        rdtsc
+        addl    $10000, %eax
+        movl    $0x6e0, %ecx
+        wrmsr
+        sti
+3:      hlt
+        jmp     3b
+2:      cli
+        FAULT(45, 0)
+        movl    $0x6e0, %ecx            /* it has gone off: zero */
+        rdmsr
+        EXPECT(0)
+        movl    $0x80b, %ecx
+        xorl    %eax, %eax
+        xorl    %edx, %edx
+        wrmsr
+1:
         /* RDRAND, RDSEED: CF, other flags clear. */
         movl    $1, %eax
         cpuid
@@ -148,6 +228,17 @@ main64:
         smsw    %eax
         andl    $0xffff, %eax
         EXPECT(0x33)
+
+        /* KVM's hypercalls (Linux, Documentation/virt/kvm/x86/hypercalls.rst): not from CPL 3, and an
+         * unknown one. VMMCALL is AMD's spelling; the other is VMCALL. */
+        user    user_vmcall
+        movq    %rax, %rbx
+        FAULT(3, 0)
+        movq    %rbx, %rax
+        EXPECT(-1)
+        movl    $0x7fff, %eax
+        vmmcall
+        EXPECT(-1000)
 
         /* Control registers. */
         try     1f

@@ -36,7 +36,7 @@ v_pushf3:
 v_wrap: movw    $0xffff, %bx
         movw    (%bx), %ax
 v_32:   movl    $0x10000, %ebx
-        addr32 movb (%ebx), %al
+        movb (%ebx), %al
         .set    V86_FAR, v_far_target - guest_begin + BASE - 0x100
 v_far_target:
         int3

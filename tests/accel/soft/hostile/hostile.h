@@ -73,10 +73,12 @@ void world_cleanup(void);
 void world_fill(struct random *r);
 /* A vCPU's registers: a mode and what goes with it, more or less; or anything at all. */
 void world_state(struct random *r, struct x86_state *state);
-/* What every CPU model has. */
-void world_tame(struct x86_state *state);
+/* What most CPU models have (0), what every one has (1). */
+void world_tame(struct x86_state *state, unsigned how);
 /* One change from outside while vCPUs run: DMA into code, tables or data; the overlay comes or goes. Any
  * registered thread without the machine lock. */
 void world_disturb(struct random *r);
+/* The same for the memory map only. */
+void world_disturb_map(struct random *r);
 
 #endif

@@ -4,6 +4,15 @@
 
 static struct mem_region rom, mmio, ports, hole, overlay;
 
+/* What is written to memory at the end, as devices write: what was decoded of the last guest is
+ * forgotten, and others may be reading. */
+static uint8_t image[AT_SMM];
+
+static uint8_t *image_at(uint64_t address)
+{
+    return image + address;
+}
+
 /* ---- random numbers ---------------------------------------------------------------------------- */
 
 uint64_t random_u64(struct random *r)
@@ -37,9 +46,8 @@ uint64_t random_value(struct random *r)
 
 uint64_t random_address(struct random *r)
 {
-    static const uint32_t places[] = {AT_GDT,    AT_IDT,  AT_TSS, AT_CODE, AT_DATA,
-                                      AT_TABLES, AT_SMM,  AT_MMIO, AT_ROM, AT_HOLE,
-                                      AT_OVERLAY, RAM_SIZE};
+    static const uint32_t places[] = {AT_GDT, AT_IDT,  AT_TSS, AT_CODE, AT_DATA,    AT_TABLES,
+                                      AT_SMM, AT_MMIO, AT_ROM, AT_HOLE, AT_OVERLAY, RAM_SIZE};
     uint64_t a = places[random_below(r, ARRAY_SIZE(places))];
 
     switch (random_below(r, 8)) {
@@ -160,16 +168,16 @@ static void gate(struct random *r, uint8_t *at, unsigned type)
 /* Selectors 0x08 and 0x10: code of 32 and 64 bits; 0x18: data; then anything. */
 static void fill_descriptors(struct random *r, uint64_t at)
 {
-    store_le64(ram_at(at + 0x08), UINT64_C(0x00cf9b000000ffff));
-    store_le64(ram_at(at + 0x10), UINT64_C(0x00af9b000000ffff));
-    store_le64(ram_at(at + 0x18), UINT64_C(0x00cf93000000ffff));
-    store_le64(ram_at(at + 0x20), UINT64_C(0x00cffb000000ffff));
-    store_le64(ram_at(at + 0x28), UINT64_C(0x00cff3000000ffff));
-    store_le64(ram_at(at + 0x30), UINT64_C(0x00affb000000ffff));
-    store_le64(ram_at(at + 0x38), UINT64_C(0x000f9b000000ffff));
+    store_le64(image_at(at + 0x08), UINT64_C(0x00cf9b000000ffff));
+    store_le64(image_at(at + 0x10), UINT64_C(0x00af9b000000ffff));
+    store_le64(image_at(at + 0x18), UINT64_C(0x00cf93000000ffff));
+    store_le64(image_at(at + 0x20), UINT64_C(0x00cffb000000ffff));
+    store_le64(image_at(at + 0x28), UINT64_C(0x00cff3000000ffff));
+    store_le64(image_at(at + 0x30), UINT64_C(0x00affb000000ffff));
+    store_le64(image_at(at + 0x38), UINT64_C(0x000f9b000000ffff));
     for (unsigned i = 8; i < 512; i++) {
         static const uint8_t system_types[] = {1, 2, 3, 9, 11, 4, 5, 12};
-        uint8_t *entry = ram_at(at + 8 * i);
+        uint8_t *entry = image_at(at + 8 * i);
         unsigned kind = random_below(r, 8);
 
         if (kind < 3) {
@@ -188,28 +196,107 @@ static void fill_descriptors(struct random *r, uint64_t at)
 static void fill_idt(struct random *r, unsigned step)
 {
     static const uint8_t types[] = {14, 15, 6, 7, 5, 14, 15, 14};
+    bool is_good = !random_one_in(r, 3); /* so that guests live longer */
 
     for (unsigned i = 0; i < 256 && i * step < PAGE; i++) {
-        uint8_t *entry = ram_at(AT_IDT + step * i);
+        uint8_t *entry = image_at(AT_IDT + step * i);
 
-        gate(r, entry, random_one_in(r, 16) ? random_below(r, 32)
-                                            : types[random_below(r, ARRAY_SIZE(types))]);
+        if (is_good && !random_one_in(r, 50)) {
+            uint64_t offset = AT_CODE + random_below(r, CODE_SIZE);
+            store_le64(entry, offset | (step == 16 ? 0x100000 : 0x80000) | UINT64_C(0xee) << 40);
+            if (step == 16) {
+                store_le64(entry + 8, 0);
+            }
+            continue;
+        }
+        gate(r, entry,
+             random_one_in(r, 16) ? random_below(r, 32)
+                                  : types[random_below(r, ARRAY_SIZE(types))]);
         if (step == 16) {
             store_le64(entry + 8, random_one_in(r, 16) ? random_u64(r) : 0);
         }
     }
 }
 
+/* Something that may be a selector of code or data. */
+static uint16_t some_selector(struct random *r, bool is_code)
+{
+    static const uint8_t code[] = {0x08, 0x10, 0x23, 0x33, 0x38}, data[] = {0x18, 0x18, 0x2b};
+
+    if (random_one_in(r, 12)) {
+        return (uint16_t)random_value(r);
+    }
+    return is_code ? code[random_below(r, sizeof(code))] : data[random_below(r, sizeof(data))];
+}
+
+static uint64_t some_stack(struct random *r)
+{
+    return random_one_in(r, 12) ? random_value(r) : AT_DATA + random_below(r, DATA_SIZE);
+}
+
+static uint64_t some_flags(struct random *r)
+{
+    return X86_RFLAGS_FIXED | (random_one_in(r, 3) ? random_u64(r) & 0x3f7fd5 : X86_RFLAGS_IF);
+}
+
+/* Task states that a switch may get through with (SDM volume 3, 7.2.1 and 7.7). */
+static void fill_good_tss(struct random *r, uint64_t at)
+{
+    if (random_one_in(r, 2)) {
+        for (unsigned i = 0; i < 11; i++) { /* RSP0 to RSP2, IST1 to IST7 */
+            store_le64(image_at(at + 4 + 8 * i), i == 3 ? 0 : some_stack(r));
+        }
+        return;
+    }
+    store_le32(image_at(at + 0x1c), AT_TABLES + 0x6000);
+    store_le32(image_at(at + 0x20), (uint32_t)code_or_any(r));
+    store_le32(image_at(at + 0x24), (uint32_t)some_flags(r));
+    store_le32(image_at(at + 0x60), 0x40);
+    for (unsigned i = 0; i < 6; i++) {
+        store_le32(image_at(at + 0x48 + 4 * i), some_selector(r, i == 1));
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        store_le32(image_at(at + 4 + 8 * i), (uint32_t)some_stack(r));
+        store_le32(image_at(at + 8 + 8 * i), some_selector(r, false));
+    }
+}
+
 static void fill_tss(struct random *r)
 {
     for (unsigned i = 0; i < 3 * PAGE; i += 4) {
-        uint64_t value = random_one_in(r, 3) ? random_value(r) : AT_DATA + random_below(r, DATA_SIZE);
+        uint64_t value =
+            random_one_in(r, 3) ? random_value(r) : AT_DATA + random_below(r, DATA_SIZE);
 
         if (random_one_in(r, 4)) {
             value = random_below(r, 64) * 8;
         }
-        store_le32(ram_at(AT_TSS + i), (uint32_t)value);
+        store_le32(image_at(AT_TSS + i), (uint32_t)value);
     }
+    for (unsigned i = 0; i < 3; i++) {
+        if (!random_one_in(r, 4)) {
+            fill_good_tss(r, AT_TSS + i * PAGE);
+        }
+    }
+}
+
+/* What IRET and far returns pop, of 2, 4 or 8 bytes each. */
+static unsigned put_frame(struct random *r, uint8_t *at)
+{
+    unsigned size = 2u << random_below(r, 3);
+    uint64_t frame[9] = {code_or_any(r), some_selector(r, true), some_flags(r), some_stack(r),
+                         some_selector(r, false)};
+
+    if (random_one_in(r, 3)) { /* of a far return */
+        frame[2] = frame[3];
+        frame[3] = frame[4];
+    }
+    for (unsigned i = 5; i < 9; i++) {
+        frame[i] = some_selector(r, false);
+    }
+    for (unsigned i = 0; i < 9; i++) {
+        memcpy(at + size * i, &frame[i], size);
+    }
+    return 9 * size;
 }
 
 static uint64_t entry_bits(struct random *r)
@@ -239,23 +326,23 @@ static void fill_page_tables(struct random *r)
                    pt = AT_TABLES + 0x3000, pae = AT_TABLES + 0x5000, pd32 = AT_TABLES + 0x6000,
                    pt32 = AT_TABLES + 0x7000;
 
-    memset(ram_at(AT_TABLES), 0, 0x10000);
+    memset(image_at(AT_TABLES), 0, 0x10000);
     for (unsigned i = 0; i < 512; i += 256) {
-        store_le64(ram_at(pml4 + 8 * i), maybe_junk(r, pdpt | 7));
+        store_le64(image_at(pml4 + 8 * i), maybe_junk(r, pdpt | 7));
     }
     for (unsigned i = 0; i < 4; i++) {
-        store_le64(ram_at(pdpt + 8 * i), maybe_junk(r, pd | 7));
-        store_le64(ram_at(pae + 8 * i), random_one_in(r, 50) ? random_u64(r) : pd | 1);
+        store_le64(image_at(pdpt + 8 * i), maybe_junk(r, pd | 7));
+        store_le64(image_at(pae + 8 * i), random_one_in(r, 50) ? random_u64(r) : pd | 1);
     }
     for (unsigned i = 0; i < 512; i++) {
-        store_le64(ram_at(pd + 8 * i),
+        store_le64(image_at(pd + 8 * i),
                    maybe_junk(r, i < 2 ? (pt + PAGE * i) | 7 : (uint64_t)i << 21 | 0xe7));
     }
     for (unsigned i = 0; i < 1024; i++) {
-        store_le64(ram_at(pt + 8 * i), maybe_junk(r, (uint64_t)i << 12 | entry_bits(r)));
-        store_le32(ram_at(pd32 + 4 * i),
+        store_le64(image_at(pt + 8 * i), maybe_junk(r, (uint64_t)i << 12 | entry_bits(r)));
+        store_le32(image_at(pd32 + 4 * i),
                    (uint32_t)maybe_junk(r, i < 1 ? pt32 | 7 : (uint64_t)i << 22 | 0xe7));
-        store_le32(ram_at(pt32 + 4 * i),
+        store_le32(image_at(pt32 + 4 * i),
                    (uint32_t)maybe_junk(r, (uint64_t)i << 12 | entry_bits(r)));
     }
 }
@@ -275,10 +362,9 @@ static void fill_code(struct random *r)
         }
         hostile_code(r, code + i, 1024, width, AT_CODE + i);
     }
-    /* As devices write: what was decoded of the guest before is forgotten. */
-    address_space_write(address_space_memory, AT_CODE, code, CODE_SIZE);
+    memcpy(image_at(AT_CODE), code, CODE_SIZE);
     if (random_one_in(r, 4)) {
-        memcpy(rom.ram->host, code, PAGE);
+        address_space_write_rom(address_space_memory, AT_ROM, code, PAGE);
         address_space_write(address_space_memory, AT_SMM + 0x8000, code, 256);
         address_space_write(address_space_memory, AT_HOLE - PAGE, code, PAGE);
     }
@@ -288,9 +374,9 @@ static void fill_code(struct random *r)
 void world_fill(struct random *r)
 {
     for (unsigned i = 0; i < 256; i++) {
-        store_le32(ram_at(AT_IVT + 4 * i), random_one_in(r, 10)
-                                               ? (uint32_t)random_u64(r)
-                                               : AT_CODE / 16 << 16 | random_below(r, CODE_SIZE));
+        store_le32(image_at(AT_IVT + 4 * i), random_one_in(r, 10)
+                                                 ? (uint32_t)random_u64(r)
+                                                 : AT_CODE / 16 << 16 | random_below(r, CODE_SIZE));
     }
     fill_descriptors(r, AT_GDT);
     fill_descriptors(r, AT_LDT);
@@ -299,23 +385,37 @@ void world_fill(struct random *r)
     fill_page_tables(r);
     for (unsigned i = 0; i < DATA_SIZE; i += 8) {
         unsigned kind = random_below(r, 4);
-        store_le64(ram_at(AT_DATA + i), kind == 0   ? code_or_any(r)
-                                        : kind == 1 ? random_below(r, 16) * 8
-                                                    : random_value(r));
+        store_le64(image_at(AT_DATA + i), kind == 0   ? code_or_any(r)
+                                          : kind == 1 ? random_below(r, 16) * 8
+                                                      : random_value(r));
+    }
+    for (unsigned i = 0; i + 80 < DATA_SIZE; i += 2 * random_below(r, 32)) {
+        i += put_frame(r, image_at(AT_DATA + i));
     }
     fill_code(r);
+    address_space_write(address_space_memory, 0, image, sizeof(image));
 }
 
 /* ---- registers ---------------------------------------------------------------------------------- */
 
-enum mode { REAL, REAL_BIG, PROTECTED_16, PROTECTED_32, PAGED_32, PAGED_PAE, VIRTUAL_86, COMPATIBLE,
-            LONG, MODES };
+enum mode {
+    REAL,
+    REAL_BIG,
+    PROTECTED_16,
+    PROTECTED_32,
+    PAGED_32,
+    PAGED_PAE,
+    VIRTUAL_86,
+    COMPATIBLE,
+    LONG,
+    MODES
+};
 
 static void set_segment(struct random *r, struct x86_segment *s, uint16_t selector,
                         uint32_t attributes, uint64_t base, uint32_t limit)
 {
-    *s = (struct x86_segment){.base = base, .limit = limit, .attributes = attributes,
-                              .selector = selector};
+    *s = (struct x86_segment){
+        .base = base, .limit = limit, .attributes = attributes, .selector = selector};
     if (random_one_in(r, 40)) {
         s->base = random_value(r);
         s->limit = (uint32_t)random_value(r);
@@ -334,7 +434,8 @@ static void set_segments(struct random *r, struct x86_state *s, enum mode mode)
 
     if (mode == LONG) {
         code |= 0xa000;
-    } else if (mode == PROTECTED_32 || mode == PAGED_32 || mode == PAGED_PAE || mode == COMPATIBLE) {
+    } else if (mode == PROTECTED_32 || mode == PAGED_32 || mode == PAGED_PAE ||
+               mode == COMPATIBLE) {
         code |= 0xc000;
     }
     if (!is_real) {
@@ -344,15 +445,16 @@ static void set_segments(struct random *r, struct x86_state *s, enum mode mode)
         code = data = 0x93;
     }
     for (unsigned i = X86_ES; i <= X86_GS; i++) {
-        uint16_t selector = (uint16_t)(is_real ? AT_DATA / 16 - 0x200 * random_below(r, 4) : 0x18 | cpl);
+        uint16_t selector =
+            (uint16_t)(is_real ? AT_DATA / 16 - 0x200 * random_below(r, 4) : 0x18 | cpl);
         set_segment(r, &s->segment[i], selector, data | dpl, is_real ? selector * 16u : 0, limit);
     }
     set_segment(r, &s->segment[X86_CS],
                 (uint16_t)(is_real ? AT_CODE / 16 : (mode == LONG ? 0x10 : 0x08) | cpl), code | dpl,
                 is_real ? AT_CODE : 0, limit);
     set_segment(r, &s->segment[X86_LDTR], 0x40, 0x82, AT_LDT, 0xfff);
-    set_segment(r, &s->segment[X86_TR], 0x48, mode >= COMPATIBLE || random_one_in(r, 2) ? 0x8b : 0x83,
-                AT_TSS, 0x2fff);
+    set_segment(r, &s->segment[X86_TR], 0x48,
+                mode >= COMPATIBLE || random_one_in(r, 2) ? 0x8b : 0x83, AT_TSS, 0x2fff);
     s->rip = (is_real ? 0 : AT_CODE) + random_below(r, CODE_SIZE);
     if (mode == LONG && random_one_in(r, 4)) {
         s->rip |= UINT64_C(0xffff800000000000);
@@ -361,9 +463,9 @@ static void set_segments(struct random *r, struct x86_state *s, enum mode mode)
 
 static void set_control(struct random *r, struct x86_state *s, enum mode mode)
 {
-    static const uint64_t extra[] = {X86_CR4_VME, X86_CR4_PVI,  X86_CR4_TSD,  X86_CR4_DE,
-                                     X86_CR4_PSE, X86_CR4_PGE,  X86_CR4_MCE,  X86_CR4_PCE,
-                                     X86_CR4_OSXMMEXCPT};
+    static const uint64_t extra[] = {X86_CR4_VME, X86_CR4_PVI, X86_CR4_TSD,
+                                     X86_CR4_DE,  X86_CR4_PSE, X86_CR4_PGE,
+                                     X86_CR4_MCE, X86_CR4_PCE, X86_CR4_OSXMMEXCPT};
 
     s->cr0 = X86_CR0_ET | (mode > REAL_BIG ? X86_CR0_PE : 0) | (mode >= PAGED_32 ? X86_CR0_PG : 0);
     s->cr0 |= random_u64(r) & (X86_CR0_MP | X86_CR0_NE | X86_CR0_WP | X86_CR0_AM);
@@ -418,6 +520,21 @@ static void set_events(struct random *r, struct x86_events *e)
     e->nmi_pending = random_one_in(r, 30);
 }
 
+static void set_system_calls(struct random *r, struct x86_state *s)
+{
+    const struct x86_msr msrs[] = {
+        {X86_MSR_STAR, (uint64_t)some_selector(r, false) << 48 | UINT64_C(8) << 32 | AT_CODE},
+        {X86_MSR_LSTAR, code_or_any(r)},
+        {X86_MSR_CSTAR, code_or_any(r)},
+        {X86_MSR_SYSENTER_CS, some_selector(r, true)},
+        {X86_MSR_SYSENTER_EIP, code_or_any(r)},
+        {X86_MSR_SYSENTER_ESP, some_stack(r)},
+    };
+
+    s->msr_count = ARRAY_SIZE(msrs);
+    memcpy(s->msr, msrs, sizeof(msrs));
+}
+
 void world_state(struct random *r, struct x86_state *s)
 {
     enum mode mode = random_below(r, MODES);
@@ -444,6 +561,7 @@ void world_state(struct random *r, struct x86_state *s)
     }
     set_events(r, &s->events);
     s->mp_state = X86_MP_RUNNABLE;
+    set_system_calls(r, s);
     if (random_one_in(r, 4)) {
         for (unsigned i = 0; i < 1024; i++) {
             s->xsave[i] = (uint8_t)random_u64(r);
@@ -456,13 +574,34 @@ void world_state(struct random *r, struct x86_state *s)
     }
 }
 
-void world_tame(struct x86_state *s)
+void world_tame(struct x86_state *s, unsigned how)
 {
-    s->cr4 &= X86_CR4_PAE | X86_CR4_PSE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_DE;
-    s->xcr0 = 1;
+    s->cr4 &= X86_CR4_PAE | X86_CR4_PSE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_DE |
+              (how == 0 ? X86_CR4_OSXSAVE : 0);
+    s->xcr0 = how == 0 ? s->xcr0 : 1;
 }
 
 /* ---- from outside ------------------------------------------------------------------------------- */
+
+void world_disturb_map(struct random *r)
+{
+    machine_lock();
+    switch (random_below(r, 3)) {
+    case 0:
+        mem_region_set_enabled(&overlay, !overlay.enabled);
+        break;
+    case 1:
+        mem_transaction_begin();
+        mem_region_set_offset(&overlay, AT_OVERLAY - (random_one_in(r, 2) ? 0 : PAGE));
+        mem_region_set_readonly(&overlay, random_one_in(r, 2));
+        mem_transaction_commit();
+        break;
+    default:
+        mem_region_set_dirty_log(&test_ram, random_one_in(r, 2));
+        mem_region_set_enabled(&mmio, !mmio.enabled);
+    }
+    machine_unlock();
+}
 
 void world_disturb(struct random *r)
 {
@@ -471,26 +610,18 @@ void world_disturb(struct random *r)
 
     switch (random_below(r, 8)) {
     case 0:
-        machine_lock();
-        mem_region_set_enabled(&overlay, !overlay.enabled);
-        machine_unlock();
-        break;
     case 1:
-        machine_lock();
-        mem_transaction_begin();
-        mem_region_set_offset(&overlay, AT_OVERLAY - (random_one_in(r, 2) ? 0 : PAGE));
-        mem_region_set_readonly(&overlay, random_one_in(r, 2));
-        mem_transaction_commit();
-        machine_unlock();
-        break;
     case 2:
-        machine_lock();
-        mem_region_set_dirty_log(&test_ram, random_one_in(r, 2));
-        mem_region_set_enabled(&mmio, !mmio.enabled);
-        machine_unlock();
+        world_disturb_map(r);
         break;
     case 3:
         address_space_read(address_space_memory, AT_DATA + random_below(r, DATA_SIZE), bytes, size);
+        break;
+    case 4:
+        for (unsigned i = 0; i + 8 <= sizeof(bytes); i += 8) {
+            store_le64(bytes + i, maybe_junk(r, AT_CODE | 7));
+        }
+        address_space_write(address_space_memory, AT_TABLES + random_below(r, 0x8000), bytes, size);
         break;
     default:
         hostile_code(r, bytes, size, widths[random_below(r, 3)], 0);
