@@ -189,8 +189,8 @@ static size_t default_entries(const char *entries[], size_t max)
 static struct accel *take(const struct choice *choice, struct error **errp)
 {
     if (!choice->ops) {
-        error_set(errp, "-accel %s: %s is not in this build; use -accel kvm or -accel tcg", choice->name,
-                  choice->absent_what);
+        error_set(errp, "-accel %s: %s is not in this build; use -accel kvm or -accel tcg",
+                  choice->name, choice->absent_what);
         return NULL;
     }
     return choice->ops->create(&choice->config, errp);

@@ -56,8 +56,9 @@ static void test_options(void **unused)
     assert_refused(attempt("kvm,kernel-irqchip=maybe", NULL, NULL),
                    "-accel kvm,kernel-irqchip=maybe: needs 'on', 'off' or 'split'");
     assert_refused(attempt("kvm,force=7", NULL, NULL), "-accel kvm: ");
-    assert_refused(attempt("qtest,kernel-irqchip=on", NULL, NULL),
-                   "-accel qtest,kernel-irqchip=on: the accelerator 'qtest' has no interrupt chips");
+    assert_refused(
+        attempt("qtest,kernel-irqchip=on", NULL, NULL),
+        "-accel qtest,kernel-irqchip=on: the accelerator 'qtest' has no interrupt chips");
     assert_refused(attempt("tcg,kernel-irqchip=split", NULL, NULL),
                    "-accel tcg,kernel-irqchip=split: the accelerator 'tcg' has no interrupt chips");
     assert_refused(attempt("tcg,thread=single", NULL, NULL), "-accel tcg: thread=single");

@@ -29,7 +29,10 @@ static uint64_t bench_loop(void)
 {
     uint64_t n = 100000000, sum = 0;
 
-    __asm__ volatile("1: add %1, %0\n\txor $0x55, %0\n\tdec %1\n\tjnz 1b" : "+r"(sum), "+r"(n) : : "cc");
+    __asm__ volatile("1: add %1, %0\n\txor $0x55, %0\n\tdec %1\n\tjnz 1b"
+                     : "+r"(sum), "+r"(n)
+                     :
+                     : "cc");
     return sum;
 }
 
@@ -133,7 +136,8 @@ static uint64_t bench_pagefault(void)
     uint64_t sum = 0;
 
     for (unsigned round = 0; round < ROUNDS; round++) {
-        uint8_t *p = mmap(NULL, PAGES * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        uint8_t *p =
+            mmap(NULL, PAGES * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         madvise(p, PAGES * 4096, MADV_NOHUGEPAGE);
         for (unsigned i = 0; i < PAGES; i++) {
             p[i * 4096] = (uint8_t)i;
@@ -232,9 +236,9 @@ static const struct {
     const char *name;
     uint64_t (*run)(void);
 } set[] = {
-    {"loop", bench_loop},     {"sieve", bench_sieve},         {"crc", bench_crc},
-    {"sort", bench_sort},     {"float", bench_float},         {"pagefault", bench_pagefault},
-    {"random", bench_random}, {"memcpy", bench_memcpy},       {"syscall", bench_syscall},
+    {"loop", bench_loop},     {"sieve", bench_sieve},   {"crc", bench_crc},
+    {"sort", bench_sort},     {"float", bench_float},   {"pagefault", bench_pagefault},
+    {"random", bench_random}, {"memcpy", bench_memcpy}, {"syscall", bench_syscall},
     {"fork", bench_fork},     {"pipe", bench_pipe},
 };
 

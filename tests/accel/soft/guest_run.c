@@ -16,7 +16,7 @@
 #define SECONDS       60u
 #define RESULTS_MAX   4096u
 
-#define LINE_NEEDS_HARDWARE 0x80000000u /* guests/guest.h: HW */
+#define LINE_NEEDS_HARDWARE 0x80000000u /* guests/guest.inc: HW */
 
 static _Atomic(unsigned) ended;
 static bool is_emulated; /* KVM on an emulated CPU */

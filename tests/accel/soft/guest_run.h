@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Guests of tests/accel/soft/guests on any engine: each is loaded, run to its end, and asked what it
- * found (guests/guest.h).
+ * found (guests/guest.inc).
  *
  *     soft_guests ENGINE [GUEST…]       ENGINE: tcg, kvm
  */

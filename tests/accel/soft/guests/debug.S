@@ -2,7 +2,7 @@
 /* Single step, breakpoints, and the shadows of STI and MOV SS (SDM volume 3, chapter 17; 6.8.3). */
 #define GUEST_SYMBOL(x) guest_debug_##x
 #define GUEST_LONG
-#include "guest.h"
+#include "guest.inc"
 
         bits    64
 /* Hook of #DB: notes IP and DR6, goes on with RF set, TF as it was until `steps` is used up. */
@@ -206,4 +206,4 @@ main64:
         movq    %rax, %dr7
 1:      FAULT(13, 0)
         DONE
-#include "guest_end.h"
+#include "guest_end.inc"

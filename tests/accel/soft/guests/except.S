@@ -2,7 +2,7 @@
 /* Exceptions in 64-bit mode: vectors, error codes, what is pushed; double faults (SDM table 6-5); IST. */
 #define GUEST_SYMBOL(x) guest_except_##x
 #define GUEST_LONG
-#include "guest.h"
+#include "guest.inc"
 
         bits    64
 user_int13:
@@ -191,4 +191,4 @@ main64:
         EXPECT(0x70000000)
         movb    $0, A(idt) + 14 * 16 + 4
         DONE
-#include "guest_end.h"
+#include "guest_end.inc"

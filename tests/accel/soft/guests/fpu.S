@@ -2,7 +2,7 @@
 /* x87 and SSE exceptions; XSAVE, XSAVEC, XSAVEOPT, XSAVES, FXSAVE, XGETBV. */
 #define GUEST_SYMBOL(x) guest_fpu_##x
 #define GUEST_LONG
-#include "guest.h"
+#include "guest.inc"
 
 #define AREA FREE
 
@@ -234,4 +234,4 @@ main64:
 no_avx:
 no_xsave:
         DONE
-#include "guest_end.h"
+#include "guest_end.inc"

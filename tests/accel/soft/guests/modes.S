@@ -2,7 +2,7 @@
 /* Real mode -> protected -> long -> compatibility -> long -> protected -> real, and unreal mode. */
 #define GUEST_SYMBOL(x) guest_modes_##x
 #define GUEST_LONG
-#include "guest.h"
+#include "guest.inc"
 
         bits    64
 main64:
@@ -182,4 +182,4 @@ word:   .long   0x600df00d
 real_idt:
         .word   0x3ff
         .long   0
-#include "guest_end.h"
+#include "guest_end.inc"

@@ -6,7 +6,7 @@
  */
 #define GUEST_SYMBOL(x) guest_paging_##x
 #define GUEST_LONG
-#include "guest.h"
+#include "guest.inc"
 
 #define LINEAR 0x8000000000      /* PML4 entry 1 */
 #define PDPT   (TABLES + 0x8000)
@@ -517,4 +517,4 @@ main64:
 1:
         movq    %r15, %rax              /* the digest of all combinations */
         DONE
-#include "guest_end.h"
+#include "guest_end.inc"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* 32-bit paging and PAE paging: 4 KiB, 4 MiB (PSE, PSE-36) and 2 MiB pages, rights, A and D, PDPTEs. */
 #define GUEST_SYMBOL(x) guest_paging32_##x
-#include "guest.h"
+#include "guest.inc"
 
 #define PD     TABLES
 #define PT     (TABLES + 0x1000)
@@ -148,4 +148,4 @@ main:
         call    *%eax
 1:      FAULT(14, 17)
         DONE
-#include "guest_end.h"
+#include "guest_end.inc"

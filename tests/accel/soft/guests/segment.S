@@ -2,7 +2,7 @@
 /* 32-bit protected mode: limits, expand-down, null selectors, loads, call gates to an inner ring, conforming
  * code, RET outward, VERR and friends. */
 #define GUEST_SYMBOL(x) guest_segment_##x
-#include "guest.h"
+#include "guest.inc"
 
 /* Selectors of SPARE */
 #define SMALL   (SPARE)           /* data, limit 0xff, base FREE */
@@ -314,4 +314,4 @@ user_push_ret:
         pushl   $CODE32
         pushl   $0
         lret
-#include "guest_end.h"
+#include "guest_end.inc"

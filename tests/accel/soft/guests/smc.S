@@ -3,7 +3,7 @@
  * pages, through another linear address; REP MOVS and REP STOS that fault or write code. */
 #define GUEST_SYMBOL(x) guest_smc_##x
 #define GUEST_LONG
-#include "guest.h"
+#include "guest.inc"
 
 #define PAGE_A FREE
 #define PAGE_B (FREE + 0x1000)
@@ -161,4 +161,4 @@ map_it: pushq   %rbx
         popq    %rbx
         addq    $16, %rsp
         iretq
-#include "guest_end.h"
+#include "guest_end.inc"

@@ -5,11 +5,11 @@
  */
 #define GUEST_SYMBOL(x) guest_smp_##x
 #define GUEST_LONG
-#include "guest.h"
+#include "guest.inc"
 
 #define CPUS    4
 #define TURNS   20000
-#define LAPIC   0x400000 /* linear (guest_end.h) */
+#define LAPIC   0x400000 /* linear (guest_end.inc) */
 #define SHARED  (FREE + 0x1000)
 #define SPLIT   (FREE + 0x2ffc) /* 8 bytes across a page boundary */
 #define PAIR    (FREE + 0x1100) /* 16 bytes */
@@ -252,4 +252,4 @@ main64:
         movl    A(stale), %eax
         EXPECT(0)
         DONE
-#include "guest_end.h"
+#include "guest_end.inc"

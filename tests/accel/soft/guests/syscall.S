@@ -2,7 +2,7 @@
 /* SYSCALL, SYSRET, SYSENTER, SYSEXIT, SWAPGS in 64-bit mode. */
 #define GUEST_SYMBOL(x) guest_syscall_##x
 #define GUEST_LONG
-#include "guest.h"
+#include "guest.inc"
 
 #define STAR   0xc0000081
 #define LSTAR  0xc0000082
@@ -168,4 +168,4 @@ sysenter_entry:
         movl    $U(user_sysenter) + 2, %edx
         movl    $STACK_USR, %ecx
         .byte   0x48, 0x0f, 0x35        /* SYSEXIT with REX.W */
-#include "guest_end.h"
+#include "guest_end.inc"

@@ -2,7 +2,7 @@
 /* MSRs, time, random numbers, UMIP, control registers' reserved bits, hypercalls. */
 #define GUEST_SYMBOL(x) guest_system_##x
 #define GUEST_LONG
-#include "guest.h"
+#include "guest.inc"
 
         bits    64
 user_sgdt:
@@ -315,4 +315,4 @@ main64:
         EXPECT(0x12345678)
 1:
         DONE
-#include "guest_end.h"
+#include "guest_end.inc"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* 32-bit task switches: JMP, CALL and IRET, a task gate in the IDT, busy bits, back links, NT, TS; errors. */
 #define GUEST_SYMBOL(x) guest_task_##x
-#include "guest.h"
+#include "guest.inc"
 
 #define OTHER (SPARE)           /* TSS of another task */
 #define GATE  (SPARE + 8)       /* task gate to it */
@@ -152,4 +152,4 @@ main:
         movl    A(seen), %eax
         EXPECT(0xfff4)
         DONE
-#include "guest_end.h"
+#include "guest_end.inc"

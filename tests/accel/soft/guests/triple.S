@@ -2,7 +2,7 @@
 /* A triple fault: no IDT at all. */
 #define GUEST_SYMBOL(x) guest_triple_##x
 #define GUEST_LONG
-#include "guest.h"
+#include "guest.inc"
 
         bits    64
 main64:
@@ -12,4 +12,4 @@ main64:
         lidt    A(idt_pointer)
         ud2
         DONE
-#include "guest_end.h"
+#include "guest_end.inc"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Virtual-8086 mode: entry by IRET, IOPL, the I/O bitmap, interrupts out of it, segments. */
 #define GUEST_SYMBOL(x) guest_v86_##x
-#include "guest.h"
+#include "guest.inc"
 
 #define V86_SS 0x1000
 
@@ -145,4 +145,4 @@ main:
         FAULT(13, USER32 & 0xfffc)
         movw    $CODE32, A(idt) + 3 * 8 + 2
         DONE
-#include "guest_end.h"
+#include "guest_end.inc"
