@@ -110,6 +110,10 @@ static void terminal_run(struct terminal *t, void (*fn)(void))
     ioctl(t->slave, TIOCSCTTY, 0);
     dup2(t->slave, 0);
     dup2(t->slave, 1);
+    /* As a shell in a terminal starts it, however the test was started (nohup, in the background). */
+    signal(SIGHUP, SIG_DFL);
+    signal(SIGINT, SIG_DFL);
+    signal(SIGQUIT, SIG_DFL);
     fn();
     _exit(0);
 }
