@@ -44,7 +44,7 @@ int main(void)
 
 # Prints "CHECK name result" for each.
 SCRIPT = r"""#!/bin/bash
-cd /work
+cd /checks
 check() { echo "CHECK $1 $2"; }
 check bash "$(for ((i = 0, s = 0; i < 20000; i++)); do ((s = (s * 31 + i) % 1000003)); done; echo $s)"
 check perl "$(perl -e 'my %h; $h{($_ * 7919) % 5003} .= chr(65 + $_ % 26) for 1..100000;
@@ -78,7 +78,7 @@ mount -t ext4 /dev/vda /mnt
 mount -t proc proc /mnt/proc
 mount -t devtmpfs dev /mnt/dev
 echo "guest cpus $(nproc)"
-chroot /mnt /bin/bash /work/script 2>&1
+chroot /mnt /bin/bash /checks/script 2>&1
 echo "guest done"
 umount /mnt/dev /mnt/proc
 umount /mnt
@@ -104,7 +104,7 @@ def make_tree(cache):
 
 def fill(tree):
     """The files that both sides work on."""
-    work = tree / "work"
+    work = tree / "checks"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     rng = random.Random(11)
@@ -135,7 +135,7 @@ def main():
     cache = (options.cache or options.build / "userland").absolute()
     tree = make_tree(cache)
     sha256 = fill(tree)
-    host = subprocess.run(["chroot", tree, "/bin/bash", "/work/script"], check=False, text=True,
+    host = subprocess.run(["chroot", tree, "/bin/bash", "/checks/script"], check=False, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout
     fill(tree)
     expected = checks_of(host)
