@@ -107,7 +107,6 @@ static bool parse_irqchip(const struct accel_ops *ops, const char *where, const 
             return false;
         }
         config->irqchip = i;
-        config->irqchip_given = true;
         return true;
     }
     error_set(errp, "%s=%s: needs 'on', 'off' or 'split'", where, text);

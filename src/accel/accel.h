@@ -38,7 +38,6 @@ enum irqchip_mode {
 
 struct accel_config {
     enum irqchip_mode irqchip;
-    bool irqchip_given; /* by the user; else the engine's default: on */
     unsigned smp_max;
     struct options *opts; /* what the user wrote after the engine's name */
 };

@@ -33,7 +33,7 @@ static const struct {
     {"cpu_reset", LOG_CPU_RESET, "registers of a CPU before each reset"},
     {"int", LOG_INT, "interrupts and exceptions (soft CPU)"},
     {"in_asm", LOG_IN_ASM, "guest code as it is decoded (soft CPU)"},
-    {"exec", LOG_EXEC, "each block of guest code that is entered (soft CPU)"},
+    {"exec", LOG_EXEC, "each guest instruction that is run (soft CPU)"},
 };
 
 /* ---- output --------------------------------------------------------------------------------- */

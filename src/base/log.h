@@ -23,7 +23,7 @@ enum log_item {
     LOG_CPU_RESET = 1 << 2,    /* registers before each CPU reset */
     LOG_INT = 1 << 3,          /* interrupts and exceptions (soft CPU) */
     LOG_IN_ASM = 1 << 4,       /* guest code as it is decoded (soft CPU) */
-    LOG_EXEC = 1 << 5,         /* each block entered (soft CPU) */
+    LOG_EXEC = 1 << 5,         /* each instruction run (soft CPU) */
 };
 
 extern uint32_t log_mask; /* written once at start-up */

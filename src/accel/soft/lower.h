@@ -28,7 +28,6 @@ struct soft_lower {
     bool is_general;    /* it needs soft_linear_general() */
     struct soft_op *op; /* to be filled */
     bool ends_block;    /* set by lowering: nothing follows in this block */
-    bool keeps_going;   /* (read by decode.c) */
 };
 
 /* fn NULL in op afterwards means #UD. arg is the table's. */

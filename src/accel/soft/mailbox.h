@@ -3,7 +3,7 @@
  * What other threads tell a soft vCPU, and how all are held.
  *
  * A message is put under the mailbox's lock, then exit_request is set; the vCPU reads its mailbox at
- * the next block boundary, and always before it enters the guest. A vCPU that is not in the guest
+ * the next block boundary, and before its first block when it enters the guest. A vCPU that is not in the guest
  * (halted, in a device's callback, waiting for a lock) is at a boundary.
  */
 #ifndef FERRY_ACCEL_SOFT_MAILBOX_H

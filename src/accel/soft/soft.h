@@ -151,8 +151,7 @@ struct soft_cpu {
     struct soft_tlb_entry *data_tlb; /* of the present privilege (tlb.h) */
     /* Non-zero: leave the chain of blocks at the next boundary. Also set by others (atomic). */
     _Atomic(uint32_t) exit_request;
-    const struct soft_block *block; /* that runs */
-    uint64_t instructions;          /* retired, counted by block */
+    uint64_t instructions; /* retired, counted by block */
 
     /* ---- vCPU thread: system registers (SDM volume 3, chapter 2) ---- */
     struct x86_segment seg[X86_SEGMENT_COUNT]; /* change by soft_set_segment() only */
