@@ -183,7 +183,8 @@ struct block_backend *backend_attach(const char *text, const char *dev_name, boo
     be->device = xstrdup(dev_name);
     atomic_store(&be->io_status, BLOCK_IO_OK);
     be->link.user = be->device;
-    if (!block_link_set_claim(&be->link, writable ? BLOCK_CLAIM_WRITE : BLOCK_CLAIM_READ,
+    if ((writable && !block_node_check_length(be->link.node, errp)) ||
+        !block_link_set_claim(&be->link, writable ? BLOCK_CLAIM_WRITE : BLOCK_CLAIM_READ,
                               shares_write, errp)) {
         backend_detach(be);
         return NULL;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Block drivers: format drivers (raw, later qcow2), filters, and protocol drivers (file,
- * host_device, null-co) at the bottom of the node graph.
+ * Block drivers: format drivers (raw, qcow2), filters (throttle, copy-on-read, blkdebug), and
+ * protocol drivers (file, host_device, null-co, nbd) at the bottom of the node graph.
  *
  *   backend --> node "format" (raw) --file--> node "protocol" (file) --> aio --> host file
  *
@@ -21,12 +21,16 @@
 #include "base/error.h"
 
 struct block_node;
+struct block_image_ops;
 struct options;
 
 /* Request flags. */
 #define BLOCK_REQ_FUA         1u /* on stable storage when it returns */
 #define BLOCK_REQ_MAY_UNMAP   2u /* write-zeroes may deallocate */
 #define BLOCK_REQ_NO_FALLBACK 4u /* write-zeroes: -ENOTSUP rather than writing buffers */
+/* Write: store it compressed. Whole clusters, or up to the end; only to drivers that have it among
+ * their supported_flags, else -ENOTSUP. */
+#define BLOCK_REQ_COMPRESSED 8u
 
 /* A list of buffers. Owned by the caller for the time of the request. */
 struct block_iov {
@@ -41,6 +45,17 @@ struct block_iov {
 #define BLOCK_STATUS_OFFSET_VALID 4u
 #define BLOCK_STATUS_ALLOCATED    8u /* in this node, not in its backing */
 #define BLOCK_STATUS_EOF          16u
+#define BLOCK_STATUS_COMPRESSED   32u /* with DATA: no offset then */
+
+/* What is allocated at once for new length: nothing; all metadata; metadata and host blocks by
+ * fallocate(2); the same, by writing zeroes. */
+enum block_prealloc {
+    BLOCK_PREALLOC_OFF,
+    BLOCK_PREALLOC_METADATA,
+    BLOCK_PREALLOC_FALLOC,
+    BLOCK_PREALLOC_FULL
+};
+extern const char *const block_prealloc_names[]; /* as users write them, NULL-terminated */
 
 struct block_limits {
     uint32_t request_alignment; /* bytes, power of 2, at least 1 */
@@ -57,8 +72,11 @@ struct block_driver {
     bool is_filter;
     size_t state_size;
     const char *help;
-    /* BLOCK_REQ_FUA if co_pwritev and co_write_zeroes do that themselves; else a flush follows. */
+    /* BLOCK_REQ_FUA if co_pwritev and co_write_zeroes do that themselves; else a flush follows.
+     * BLOCK_REQ_COMPRESSED if there are compressed clusters. */
     unsigned supported_flags;
+    /* What image tools do with an image of this format (block/image.h), or NULL. */
+    const struct block_image_ops *image;
 
     /* opts: the node's own options, without driver, node-name, cache.*, read-only; children are
      * opened by the driver through block_node_open_child(). May take BLOCK_OPEN_RDWR out of
@@ -81,12 +99,28 @@ struct block_driver {
     int (*co_discard)(struct block_node *node, uint64_t offset, uint64_t length);
     int (*co_write_zeroes)(struct block_node *node, uint64_t offset, uint64_t length,
                            unsigned flags);
-    /* Status flags (>= 0) of [offset, offset + *length), *length cut to what shares it. */
+    /* Status flags (>= 0) of [offset, offset + *length), *length cut to what shares it. NULL: all
+     * is data; a filter: as its child. */
     int (*co_block_status)(struct block_node *node, uint64_t offset, uint64_t *length,
                            uint64_t *map);
+    /* Changes the length (of a format: of what the guest sees). What comes new reads as zeroes. No
+     * request is in flight. 0 or negative errno, with *errp set. */
+    int (*co_truncate)(struct block_node *node, uint64_t length, enum block_prealloc prealloc,
+                       struct error **errp);
+    /* A format above keeps its metadata here and wants writes behind the end to make the node
+     * longer. False or NULL if that cannot be: then they fail with -ENOSPC. Filters ask their
+     * child. Main loop. */
+    bool (*allow_growth)(struct block_node *node);
+    /* Protocols: makes an empty file of filename=, size=, preallocation=, nocow=; what was there is
+     * gone. Main loop. */
+    bool (*create)(struct options *opts, struct error **errp);
     /* A user of the node wants (or no longer wants) nobody else to write to what is below it; only
      * the former may fail. For drivers at the bottom. Main loop. */
     bool (*set_exclusive)(struct block_node *node, bool exclusive, struct error **errp);
+    /* Other flags (BLOCK_OPEN_RDWR, _NOCACHE, _NO_FLUSH, _UNMAP) for a node that is open; its
+     * children have theirs already. NULL: only those that the driver never looks at. No request is
+     * in flight. Main loop. */
+    bool (*reopen)(struct block_node *node, unsigned flags, struct error **errp);
     /* Stops and restarts what the driver does by itself. Main loop. */
     void (*drain_begin)(struct block_node *node);
     void (*drain_end)(struct block_node *node);

@@ -135,24 +135,25 @@ static bool get_size(struct file_state *s, const char *filename, struct error **
 {
     struct stat st;
     int block_size;
+    uint64_t size;
 
     if (!s->is_device) {
         if (fstat(s->fd, &st) < 0) {
             error_set_errno(errp, errno, "Could not get the length of '%s'", filename);
             return false;
         }
-        s->eof = st.st_size;
-    } else if (ioctl(s->fd, BLKGETSIZE64, &s->eof) < 0 ||
-               ioctl(s->fd, BLKSSZGET, &block_size) < 0) {
+        size = st.st_size;
+    } else if (ioctl(s->fd, BLKGETSIZE64, &size) < 0 || ioctl(s->fd, BLKSSZGET, &block_size) < 0) {
         error_set_errno(errp, errno, "Could not get the size of block device '%s'", filename);
         return false;
     } else {
         s->block_size = block_size;
     }
-    if (s->eof > INT64_MAX - SECTOR) {
-        error_set(errp, "'%s' is too long: %" PRIu64 " bytes", filename, s->eof);
+    if (size > INT64_MAX - SECTOR) {
+        error_set(errp, "'%s' is too long: %" PRIu64 " bytes", filename, size);
         return false;
     }
+    atomic_store(&s->eof, size);
     return true;
 }
 
@@ -228,6 +229,11 @@ static int64_t file_length(struct block_node *node)
     return align_up(s->eof, SECTOR);
 }
 
+static bool file_allow_growth(struct block_node *node)
+{
+    return true;
+}
+
 static void file_limits(struct block_node *node, struct block_limits *limits)
 {
     const struct file_state *s = node->state;
@@ -255,6 +261,9 @@ const struct block_driver block_driver_file = {
     .co_discard = file_co_discard,
     .co_write_zeroes = file_co_write_zeroes,
     .co_block_status = file_co_block_status,
+    .co_truncate = file_co_truncate,
+    .allow_growth = file_allow_growth,
+    .create = file_create,
     .set_exclusive = file_set_exclusive,
 };
 

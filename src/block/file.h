@@ -19,8 +19,9 @@ struct file_state {
     bool has_locks;      /* locking= and the file system allow them */
     uint32_t block_size; /* bytes: a device's logical blocks, a file system's blocks */
     uint32_t request_alignment, memory_alignment;
-    uint64_t eof; /* bytes the file had when it was opened; the node's length is rounded up */
     /* atomic */
+    _Atomic(uint64_t) eof; /* bytes the file had when it was opened, or has by our own writes behind
+                            * that; the node's length is rounded up */
     _Atomic(int) flush_error; /* negative errno of a flush that lost data in the page cache */
     _Atomic(bool) no_zero_range, no_punch_hole, no_discard, no_dsync;
 };
@@ -33,7 +34,13 @@ int file_co_pwritev(struct block_node *node, uint64_t offset, const struct block
 int file_co_flush(struct block_node *node, uint64_t id);
 int file_co_discard(struct block_node *node, uint64_t offset, uint64_t length);
 int file_co_write_zeroes(struct block_node *node, uint64_t offset, uint64_t length, unsigned flags);
+int file_co_truncate(struct block_node *node, uint64_t length, enum block_prealloc prealloc,
+                     struct error **errp);
 int file_co_block_status(struct block_node *node, uint64_t offset, uint64_t *length, uint64_t *map);
+
+/* file_create.c. file_set_length(): blocks; 0 or negative errno, the old length then. */
+int file_set_length(int fd, uint64_t old, uint64_t length, enum block_prealloc prealloc);
+bool file_create(struct options *opts, struct error **errp);
 
 /* file_lock.c. file_lock(): other processes (ferry, QEMU and its tools) see that the file is read, or
  * also written, until fd is closed; an error if one does not want that. required: locking=on; else a

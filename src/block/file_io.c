@@ -94,15 +94,28 @@ int file_co_preadv(struct block_node *node, uint64_t offset, const struct block_
     return co_transfer_rest(s, AIO_OP_READ, offset, iov, 0, id, got);
 }
 
-static int co_write(const struct file_state *s, uint64_t offset, const struct block_iov *iov,
+/* Our own writes made the file longer: what is missing before its new end is a hole. */
+static void extend_eof(struct file_state *s, uint64_t end)
+{
+    uint64_t eof = atomic_load_explicit(&s->eof, memory_order_relaxed);
+
+    while (end > eof && !atomic_compare_exchange_weak(&s->eof, &eof, end)) {
+    }
+}
+
+static int co_write(struct file_state *s, uint64_t offset, const struct block_iov *iov,
                     unsigned flags, uint64_t id)
 {
     int64_t got = co_submit_iov(s, AIO_OP_WRITE, offset, iov, flags, id);
+    int ret = 0;
 
-    if (__builtin_expect(got == (int64_t)iov->size, 1)) {
-        return 0;
+    if (__builtin_expect(got != (int64_t)iov->size, 0)) {
+        ret = co_transfer_rest(s, AIO_OP_WRITE, offset, iov, flags, id, got);
     }
-    return co_transfer_rest(s, AIO_OP_WRITE, offset, iov, flags, id, got);
+    if (ret == 0) {
+        extend_eof(s, offset + iov->size);
+    }
+    return ret;
 }
 
 int file_co_pwritev(struct block_node *node, uint64_t offset, const struct block_iov *iov,
@@ -154,7 +167,7 @@ static int co_fallocate(struct file_state *s, int mode, uint64_t offset, uint64_
     const struct aio_request request = {
         .op = AIO_OP_FALLOCATE,
         .fd = s->fd,
-        .mode = mode | FALLOC_FL_KEEP_SIZE,
+        .mode = mode,
         .offset = offset,
         .length = length,
     };
@@ -180,16 +193,22 @@ static int co_try_fallocate(struct file_state *s, _Atomic(bool) *unsupported, in
 int file_co_write_zeroes(struct block_node *node, uint64_t offset, uint64_t length, unsigned flags)
 {
     struct file_state *s = node->state;
+    bool extends = node->grows && offset + length > atomic_load(&s->eof);
     int ret = -ENOTSUP;
 
     if (s->is_device && ((offset | length) & (s->block_size - 1))) {
         return -ENOTSUP; /* the kernel wants whole blocks here, page cache or not */
     }
-    if (flags & BLOCK_REQ_MAY_UNMAP) {
-        ret = co_try_fallocate(s, &s->no_punch_hole, FALLOC_FL_PUNCH_HOLE, offset, length);
+    if (flags & BLOCK_REQ_MAY_UNMAP && !extends) {
+        ret = co_try_fallocate(s, &s->no_punch_hole, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                               offset, length);
     }
     if (ret == -ENOTSUP) {
-        ret = co_try_fallocate(s, &s->no_zero_range, FALLOC_FL_ZERO_RANGE, offset, length);
+        int keep = extends ? 0 : FALLOC_FL_KEEP_SIZE;
+        ret = co_try_fallocate(s, &s->no_zero_range, FALLOC_FL_ZERO_RANGE | keep, offset, length);
+    }
+    if (ret == 0 && extends) {
+        extend_eof(s, offset + length);
     }
     if (ret == 0 && flags & BLOCK_REQ_FUA && !(node->flags & BLOCK_OPEN_NO_FLUSH)) {
         ret = file_co_flush(node, 0);
@@ -215,7 +234,8 @@ int file_co_discard(struct block_node *node, uint64_t offset, uint64_t length)
     struct file_state *s = node->state;
 
     if (!s->is_device) {
-        return co_try_fallocate(s, &s->no_punch_hole, FALLOC_FL_PUNCH_HOLE, offset, length);
+        return co_try_fallocate(s, &s->no_punch_hole, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                offset, length);
     }
     if (atomic_load_explicit(&s->no_discard, memory_order_relaxed)) {
         return -ENOTSUP;
@@ -270,4 +290,36 @@ int file_co_block_status(struct block_node *node, uint64_t offset, uint64_t *len
     }
     *length = call.range[1];
     return call.status | BLOCK_STATUS_OFFSET_VALID | BLOCK_STATUS_ALLOCATED;
+}
+
+/* ---- length ---------------------------------------------------------------------------------- */
+
+struct truncate_call {
+    int fd;
+    uint64_t old, length;
+    enum block_prealloc prealloc;
+};
+
+static int truncate_in_worker(void *opaque)
+{
+    const struct truncate_call *call = opaque;
+
+    return file_set_length(call->fd, call->old, call->length, call->prealloc);
+}
+
+int file_co_truncate(struct block_node *node, uint64_t length, enum block_prealloc prealloc,
+                     struct error **errp)
+{
+    struct file_state *s = node->state;
+    struct truncate_call call = {
+        .fd = s->fd, .old = atomic_load(&s->eof), .length = length, .prealloc = prealloc};
+
+    int ret = co_thread_pool(truncate_in_worker, &call);
+    if (ret < 0) {
+        error_set_errno(errp, -ret, "Could not change the length of '%s' to %llu bytes",
+                        node->filename, (unsigned long long)length);
+        return ret;
+    }
+    atomic_store(&s->eof, length);
+    return 0;
 }

@@ -36,6 +36,22 @@ int block_co_preadv(struct block_node *node, uint64_t offset, const struct block
     return co_bounce_read(node, offset, iov, flags, id);
 }
 
+/* The end of a node that grows follows what is written to it. */
+static void extend(struct block_node *node, uint64_t end)
+{
+    uint64_t length = block_length(node);
+
+    while (end > length && !atomic_compare_exchange_weak(&node->length, &length, end)) {
+    }
+}
+
+static bool may_write(const struct block_node *node, uint64_t offset, uint64_t size)
+{
+    uint64_t length = atomic_load_explicit(&node->length, memory_order_relaxed);
+
+    return range_fits(offset, size, node->grows ? INT64_MAX & ~node->request_mask : length);
+}
+
 /* Before a change is reported: the next flush must reach the driver. */
 static void mark_unflushed(struct block_node *node)
 {
@@ -84,11 +100,14 @@ int block_co_pwritev(struct block_node *node, uint64_t offset, const struct bloc
     if (unlikely(!(node->flags & BLOCK_OPEN_RDWR))) {
         return -EROFS;
     }
-    if (unlikely(!range_fits(offset, iov->size, block_length(node)))) {
+    if (unlikely(!may_write(node, offset, iov->size))) {
         return -EIO;
     }
     if (unlikely(!iov->size)) {
         return 0;
+    }
+    if (unlikely(flags & BLOCK_REQ_COMPRESSED & ~node->driver->supported_flags)) {
+        return -ENOTSUP;
     }
 
     unsigned driver_flags = flags & (node->driver->supported_flags | ~BLOCK_REQ_FUA);
@@ -96,6 +115,9 @@ int block_co_pwritev(struct block_node *node, uint64_t offset, const struct bloc
         ret = node->driver->co_pwritev(node, offset, iov, driver_flags, id);
     } else {
         ret = co_write_tracked(node, offset, iov, driver_flags, id);
+    }
+    if (unlikely(node->grows) && ret == 0) {
+        extend(node, offset + iov->size);
     }
     return co_finish_write(node, ret, flags != driver_flags, id);
 }
@@ -161,7 +183,7 @@ int block_co_write_zeroes(struct block_node *node, uint64_t offset, uint64_t len
     if (!(node->flags & BLOCK_OPEN_RDWR)) {
         return -EROFS;
     }
-    if (!range_fits(offset, length, block_length(node))) {
+    if (!may_write(node, offset, length)) {
         return -EIO;
     }
     if (!(node->flags & BLOCK_OPEN_UNMAP)) {
@@ -182,6 +204,9 @@ int block_co_write_zeroes(struct block_node *node, uint64_t offset, uint64_t len
     if (ret == -ENOTSUP && !(flags & BLOCK_REQ_NO_FALLBACK)) {
         return co_bounce_zeroes(node, offset, length, flags);
     }
+    if (node->grows && ret == 0) {
+        extend(node, last);
+    }
     ret = co_finish_write(node, ret, flags != driver_flags, 0);
     if (ret == 0) {
         ret = co_bounce_zeroes(node, offset, first - offset, flags);
@@ -192,7 +217,7 @@ int block_co_write_zeroes(struct block_node *node, uint64_t offset, uint64_t len
     return ret;
 }
 
-/* ---- discard and status ---------------------------------------------------------------------- */
+/* ---- discard --------------------------------------------------------------------------------- */
 
 /* A hint: what cannot be done, or is not allowed by discard=, is left undone. */
 int block_co_discard(struct block_node *node, uint64_t offset, uint64_t length)
@@ -230,20 +255,4 @@ int block_co_discard(struct block_node *node, uint64_t offset, uint64_t length)
     }
     mark_unflushed(node);
     return ret == -ENOTSUP ? 0 : ret;
-}
-
-int block_co_status(struct block_node *node, uint64_t offset, uint64_t *length, uint64_t *map)
-{
-    uint64_t total = block_length(node);
-
-    *map = 0;
-    if (offset >= total) {
-        *length = 0;
-        return BLOCK_STATUS_EOF;
-    }
-    *length = MIN(*length, total - offset);
-    if (!*length || !node->driver->co_block_status) {
-        return BLOCK_STATUS_DATA | BLOCK_STATUS_ALLOCATED;
-    }
-    return node->driver->co_block_status(node, offset, length, map);
 }

@@ -104,7 +104,7 @@ static bool check_claim(const struct block_link *link, enum block_claim claim, b
 static bool wants_exclusive(const struct block_node *node)
 {
     for (const struct block_link *link = node->users; link; link = link->next_user) {
-        if (link->parent ? link->parent->is_exclusive
+        if (link->parent ? link->parent->is_exclusive && !link->shares_write
                          : link->claim != BLOCK_CLAIM_NONE && !link->shares_write) {
             return true;
         }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The node graph: opening and closing nodes, their names, and what nodes there are. Who uses whom
- * is in link.c, requests are in io.c.
+ * The node graph: opening and closing nodes, their names, and what nodes there are. Children are in
+ * child.c, who uses whom is in link.c, requests are in io.c.
  */
 #include "block/node.h"
 
@@ -15,6 +15,7 @@
 #include "base/options.h"
 #include "base/range.h"
 #include "block/backend.h"
+#include "block/node_int.h"
 
 #define NODE_NAME_MAX 31 /* as QEMU */
 
@@ -138,10 +139,15 @@ bool block_node_parse_flags(struct options *opts, unsigned *flags, struct error 
 
     if (!get_flag(opts, "read-only", BLOCK_OPEN_RDWR, true, flags, errp) ||
         !get_flag(opts, "auto-read-only", BLOCK_OPEN_AUTO_READ_ONLY, false, flags, errp) ||
+        !get_flag(opts, "force-share", BLOCK_OPEN_FORCE_SHARE, false, flags, errp) ||
         !get_flag(opts, "cache.direct", BLOCK_OPEN_NOCACHE, false, flags, errp) ||
         !get_flag(opts, "cache.no-flush", BLOCK_OPEN_NO_FLUSH, false, flags, errp) ||
         !options_get_enum(opts, "discard", discard_names, &discard, errp) ||
         !options_get_enum(opts, "detect-zeroes", detect_names, &detect, errp)) {
+        return false;
+    }
+    if (*flags & BLOCK_OPEN_FORCE_SHARE && *flags & BLOCK_OPEN_RDWR) {
+        error_set(errp, "force-share=on can only be used with read-only=on");
         return false;
     }
     if (detect) {
@@ -154,7 +160,7 @@ bool block_node_parse_flags(struct options *opts, unsigned *flags, struct error 
 }
 
 /* Limits left at 0 mean none: then the largest value that keeps pieces aligned. */
-static void refresh_limits(struct block_node *node)
+void block_node_refresh_limits(struct block_node *node)
 {
     struct block_limits *limits = &node->limits;
 
@@ -188,14 +194,25 @@ static void node_free(struct block_node *node)
     free(node);
 }
 
-static void drop_children(struct block_node *node)
+bool block_node_check_length(struct block_node *node, struct error **errp)
 {
-    while (node->children) {
-        struct block_link *link = node->children;
-        node->children = link->next_child;
-        block_link_remove(link);
-        free(link);
+    uint64_t length = block_length(node);
+
+    if (node->flags & BLOCK_OPEN_RDWR && length & node->request_mask) {
+        error_set(errp,
+                  "'%s' has %" PRIu64 " bytes, not a multiple of the %" PRIu32
+                  " that cache.direct=on needs to write it; use cache.direct=off "
+                  "(cache=writeback) or make the image longer",
+                  node->filename, length, node->limits.request_alignment);
+        return false;
     }
+    return true;
+}
+
+/* Then what is above it has a say in what its length means. */
+static bool may_grow(const struct block_node *node)
+{
+    return node->driver->allow_growth && node->driver->is_protocol;
 }
 
 /* What comes after the driver's open; its close is the caller's. */
@@ -212,18 +229,9 @@ static bool finish_open(struct block_node *node, struct options *opts, struct er
         return false;
     }
     atomic_store(&node->length, length);
-    refresh_limits(node);
+    block_node_refresh_limits(node);
 
-    /* A write to the last block goes back as a whole and would make the image longer. */
-    if (node->flags & BLOCK_OPEN_RDWR && length & node->request_mask) {
-        error_set(errp,
-                  "'%s' has %" PRId64 " bytes, not a multiple of the %" PRIu32
-                  " that cache.direct=on needs to write it; use cache.direct=off "
-                  "(cache=writeback) or make the image longer",
-                  node->filename, length, node->limits.request_alignment);
-        return false;
-    }
-    return true;
+    return may_grow(node) || block_node_check_length(node, errp);
 }
 
 struct block_node *block_node_open(struct options *opts, unsigned flags, struct error **errp)
@@ -249,7 +257,7 @@ struct block_node *block_node_open(struct options *opts, unsigned flags, struct 
     track_init(&node->tracker);
 
     if (!driver->open(node, opts, errp)) {
-        drop_children(node);
+        block_node_drop_children(node);
         node_free(node);
         return NULL;
     }
@@ -257,82 +265,12 @@ struct block_node *block_node_open(struct options *opts, unsigned flags, struct 
         if (driver->close) {
             driver->close(node);
         }
-        drop_children(node);
+        block_node_drop_children(node);
         node_free(node);
         return NULL;
     }
     node_insert(node);
     return node;
-}
-
-static struct block_node *open_child(struct block_node *parent, struct options *opts,
-                                     const char *key, struct error **errp)
-{
-    autofree char *reference = options_take(opts, key);
-    struct options *nested = options_take_prefix(opts, key);
-    struct block_node *child = NULL;
-
-    if (reference && options_count(nested)) {
-        error_set(errp, "'%s' names node '%s', so '%s.%s' cannot be given as well", key, reference,
-                  key, options_key(nested, 0));
-    } else if (reference) {
-        child = block_node_find(reference);
-        if (child) {
-            block_node_ref(child);
-        } else {
-            error_set(errp, "Cannot find device='' nor node-name='%s'", reference);
-        }
-    } else if (!options_count(nested)) {
-        error_set(errp,
-                  "A block device must be specified for \"%s\": %s=NODE-NAME, or %s.driver=… and "
-                  "its options",
-                  key, key, key);
-    } else {
-        child = block_node_open(nested, parent->flags & ~BLOCK_OPEN_PROBED, errp);
-    }
-    options_free(nested);
-    return child;
-}
-
-bool block_node_open_child(struct block_node *parent, struct options *opts, const char *key,
-                           struct error **errp)
-{
-    struct block_node *child = open_child(parent, opts, key, errp);
-
-    if (!child) {
-        return false;
-    }
-    if (parent->flags & BLOCK_OPEN_RDWR && !(child->flags & BLOCK_OPEN_RDWR)) {
-        if (!(parent->flags & BLOCK_OPEN_AUTO_READ_ONLY)) {
-            error_set(errp,
-                      "node '%s' is read-only and node '%s' above it is not; give both "
-                      "read-only=on",
-                      child->name, parent->name);
-            block_node_unref(child);
-            return false;
-        }
-        parent->flags &= ~BLOCK_OPEN_RDWR;
-    }
-
-    struct block_link *link = xnew(struct block_link);
-    link->node = child;
-    link->parent = parent;
-    link->user = parent->name;
-    link->claim = parent->flags & BLOCK_OPEN_RDWR ? BLOCK_CLAIM_WRITE : BLOCK_CLAIM_READ;
-    bool ok = block_link_add(link, errp);
-    block_node_unref(child); /* the link has a reference of its own */
-    if (!ok) {
-        free(link);
-        return false;
-    }
-    link->next_child = parent->children;
-    parent->children = link;
-    if (!strcmp(key, "file")) {
-        parent->file = child;
-    } else if (!strcmp(key, "backing")) {
-        parent->backing = child;
-    }
-    return true;
 }
 
 /* ---- references ------------------------------------------------------------------------------ */
@@ -353,7 +291,7 @@ void block_node_unref(struct block_node *node)
     if (node->driver->close) {
         node->driver->close(node);
     }
-    drop_children(node);
+    block_node_drop_children(node);
     node_free(node);
 }
 

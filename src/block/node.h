@@ -25,21 +25,34 @@
 #include "block/track.h"
 
 #define BLOCK_OPEN_RDWR           1u
-#define BLOCK_OPEN_NOCACHE        2u  /* O_DIRECT: cache.direct=on */
-#define BLOCK_OPEN_NO_FLUSH       4u  /* flushes are dropped: cache.no-flush=on */
-#define BLOCK_OPEN_UNMAP          8u  /* discards pass: discard=unmap */
-#define BLOCK_OPEN_AUTO_READ_ONLY 16u /* rather read-only than fail: auto-read-only=on */
-#define BLOCK_OPEN_PROBED         32u /* raw was guessed; not for children */
+#define BLOCK_OPEN_NOCACHE        2u   /* O_DIRECT: cache.direct=on */
+#define BLOCK_OPEN_NO_FLUSH       4u   /* flushes are dropped: cache.no-flush=on */
+#define BLOCK_OPEN_UNMAP          8u   /* discards pass: discard=unmap */
+#define BLOCK_OPEN_AUTO_READ_ONLY 16u  /* rather read-only than fail: auto-read-only=on */
+#define BLOCK_OPEN_PROBED         32u  /* raw was guessed; not for children */
+#define BLOCK_OPEN_FORCE_SHARE    64u  /* read-only, whatever others do meanwhile: force-share=on */
+#define BLOCK_OPEN_NO_BACKING     128u /* the backing file is not opened; not for children */
+/* To be checked or repaired: opens what it can, does not repair by itself; not for children. */
+#define BLOCK_OPEN_CHECK 256u
 
 /* What a user does with a node. Who reads or writes it wants no other to write, unless it says that
  * it shares that. */
 enum block_claim { BLOCK_CLAIM_NONE, BLOCK_CLAIM_READ, BLOCK_CLAIM_WRITE };
+
+/* What a child is to its parent node. */
+enum block_child {
+    BLOCK_CHILD_FILTERED, /* all that the parent shows is the child's; flags as the parent's */
+    BLOCK_CHILD_FILE,     /* an image format's file; grows if it can */
+    BLOCK_CHILD_DATA,     /* a format's second file, for data alone; grows if it can */
+    BLOCK_CHILD_BACKING   /* shows through where the parent has nothing; read-only by default */
+};
 
 /* A use of a node by what is above it. Main loop. */
 struct block_link {
     struct block_node *node;   /* what is used */
     struct block_node *parent; /* who uses it: a node … */
     struct block_gate *gate;   /* … or the gate of a backend */
+    enum block_child role;     /* with a parent */
     const char *user;          /* its name, for messages; lives as long as the link */
     enum block_claim claim;
     bool shares_write;             /* others may write meanwhile; never set for a node above */
@@ -53,8 +66,9 @@ struct block_node {
     char *name;     /* node-name; generated names begin with '#' */
     char *filename; /* what messages call it; "" if there is none */
     unsigned flags;
-    struct block_node *file; /* protocol child of a format node, or NULL */
+    struct block_node *file; /* child of a format node or a filter, or NULL */
     struct block_node *backing;
+    bool grows; /* writes behind the end make it longer (set before requests come) */
     struct block_limits limits;
     uint64_t request_mask; /* request_alignment - 1 */
     bool tracks_writes;    /* request_alignment is more than 1 */
@@ -83,9 +97,25 @@ struct block_node *block_node_open(struct options *opts, unsigned flags, struct 
 /* Reads the options that every node has into *flags, which holds the defaults; leaves them in. */
 bool block_node_parse_flags(struct options *opts, unsigned *flags, struct error **errp);
 /* A driver opens its child KEY ("file"): nested options "file.driver=…" or a reference
- * "file=NAME". It becomes node->file or node->backing; node.c lets go of it at close. */
-bool block_node_open_child(struct block_node *parent, struct options *opts, const char *key,
-                           struct error **errp);
+ * "file=NAME". It becomes node->backing if its role is that, else, unless it is a format's data
+ * file, node->file; node.c lets go of it at close. Returns the child, whose reference the link
+ * has. */
+struct block_node *block_node_open_child(struct block_node *parent, struct options *opts,
+                                         const char *key, enum block_child role,
+                                         struct error **errp);
+/* A write to the last block of a node goes back as a whole and would make it longer: an error if its
+ * length is no multiple of what writes need. For those who show the node's bytes as they are. */
+bool block_node_check_length(struct block_node *node, struct error **errp);
+/* Puts another child (or, with NULL, none) into the place of parent->backing. Drained, main loop. */
+bool block_node_set_backing(struct block_node *parent, struct block_node *backing,
+                            struct error **errp);
+/* The node that a filter filters, down to one that is none. */
+struct block_node *block_node_skip_filters(struct block_node *node);
+/* Writes behind the end shall make it longer; false if it cannot be. Main loop, no requests. */
+bool block_node_allow_growth(struct block_node *node);
+/* Changes the flags BLOCK_OPEN_RDWR, _NOCACHE, _NO_FLUSH and _UNMAP of the node and of its file
+ * child. Drained, main loop. */
+bool block_node_reopen(struct block_node *node, unsigned flags, struct error **errp);
 struct block_node *block_node_find(const char *name);
 struct block_node *block_node_first(void);
 void block_node_ref(struct block_node *node);
@@ -117,6 +147,17 @@ int block_co_discard(struct block_node *node, uint64_t offset, uint64_t length);
 int block_co_write_zeroes(struct block_node *node, uint64_t offset, uint64_t length,
                           unsigned flags);
 int block_co_status(struct block_node *node, uint64_t offset, uint64_t *length, uint64_t *map);
+/* The status as seen from `top`, looking through backing files down to but without `base` (NULL:
+ * all of them), with BLOCK_STATUS_ALLOCATED if a node above base has it. What lies behind the end
+ * of a shorter backing file is ZERO. *owner and *depth (either may be NULL) become the node that
+ * has it and its place in the chain. */
+int block_co_status_above(struct block_node *top, struct block_node *base, uint64_t offset,
+                          uint64_t *length, uint64_t *map, struct block_node **owner,
+                          unsigned *depth);
+/* Changes the length; *errp says why it failed. 0 or negative errno. Main loop's coroutines, and no
+ * other request in flight at the node. */
+int block_co_truncate(struct block_node *node, uint64_t length, enum block_prealloc prealloc,
+                      struct error **errp);
 
 /* Bytes. Any thread. */
 static inline uint64_t block_length(struct block_node *node)

@@ -25,34 +25,39 @@
 #define SECTOR 512
 
 struct raw_state {
-    uint64_t offset, size; /* bytes; constant */
+    uint64_t offset; /* bytes; constant */
+    bool has_size;   /* given by option; constant */
+    uint64_t size;   /* bytes; changes with nothing in flight */
 };
 
 static bool raw_open(struct block_node *node, struct options *opts, struct error **errp)
 {
     struct raw_state *s = node->state;
-    bool has_size = options_has(opts, "size");
 
+    s->has_size = options_has(opts, "size");
     if (!options_get_size(opts, "offset", 1, &s->offset, errp) ||
         !options_get_size(opts, "size", 1, &s->size, errp) ||
-        !block_node_open_child(node, opts, "file", errp)) {
+        !block_node_open_child(node, opts, "file", BLOCK_CHILD_FILE, errp)) {
         return false;
     }
     free(node->filename);
     node->filename = xstrdup(node->file->filename);
 
     uint64_t total = block_length(node->file);
+    if (!block_node_check_length(node->file, errp)) {
+        return false;
+    }
     if (s->offset > total) {
         error_set(errp,
                   "offset=%" PRIu64 " lies behind the end of '%s', which has %" PRIu64 " bytes",
                   s->offset, node->filename, total);
         return false;
     }
-    if (has_size && (!s->size || s->size % SECTOR)) {
+    if (s->has_size && (!s->size || s->size % SECTOR)) {
         error_set(errp, "size=%" PRIu64 " is not a positive multiple of %d", s->size, SECTOR);
         return false;
     }
-    if (!has_size) {
+    if (!s->has_size) {
         s->size = align_down(total - s->offset, SECTOR);
     }
     if (!range_fits(s->offset, s->size, total)) {
@@ -68,6 +73,38 @@ static bool raw_open(struct block_node *node, struct options *opts, struct error
 static int64_t raw_length(struct block_node *node)
 {
     return ((struct raw_state *)node->state)->size;
+}
+
+static bool raw_allow_growth(struct block_node *node)
+{
+    const struct raw_state *s = node->state;
+
+    return !s->has_size && block_node_allow_growth(node->file);
+}
+
+static int raw_co_truncate(struct block_node *node, uint64_t length, enum block_prealloc prealloc,
+                           struct error **errp)
+{
+    struct raw_state *s = node->state;
+
+    if (s->has_size) {
+        error_set(errp,
+                  "Cannot resize fixed-size raw disks: '%s' was opened with size=", node->filename);
+        return -ENOTSUP;
+    }
+    if (length % SECTOR) {
+        error_set(errp, "A length of %" PRIu64 " bytes is no multiple of %d", length, SECTOR);
+        return -EINVAL;
+    }
+    if (length > (uint64_t)INT64_MAX - s->offset) {
+        error_set(errp, "A length of %" PRIu64 " bytes is too much", length);
+        return -EFBIG;
+    }
+    int ret = block_co_truncate(node->file, s->offset + length, prealloc, errp);
+    if (ret == 0) {
+        s->size = length;
+    }
+    return ret;
 }
 
 static void raw_limits(struct block_node *node, struct block_limits *limits)
@@ -152,6 +189,8 @@ const struct block_driver block_driver_raw = {
     .open = raw_open,
     .limits = raw_limits,
     .length = raw_length,
+    .allow_growth = raw_allow_growth,
+    .co_truncate = raw_co_truncate,
     .co_preadv = raw_co_preadv,
     .co_pwritev = raw_co_pwritev,
     .co_discard = raw_co_discard,

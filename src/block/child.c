@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The children of nodes: opening, attaching and replacing them, whether they grow, and other flags
+ * for a node and what is below it.
+ */
+#include <assert.h>
+#include <stdlib.h>
+
+#include "base/alloc.h"
+#include "base/options.h"
+#include "block/node_int.h"
+
+/* ---- opening --------------------------------------------------------------------------------- */
+
+/* What belongs to a node alone. */
+#define BLOCK_OPEN_NOT_INHERITED (BLOCK_OPEN_PROBED | BLOCK_OPEN_NO_BACKING | BLOCK_OPEN_CHECK)
+
+static struct block_node *open_child(struct block_node *parent, struct options *opts,
+                                     const char *key, unsigned flags, struct error **errp)
+{
+    autofree char *reference = options_take(opts, key);
+    struct options *nested = options_take_prefix(opts, key);
+    struct block_node *child = NULL;
+
+    if (reference && options_count(nested)) {
+        error_set(errp, "'%s' names node '%s', so '%s.%s' cannot be given as well", key, reference,
+                  key, options_key(nested, 0));
+    } else if (reference) {
+        child = block_node_find(reference);
+        if (child) {
+            block_node_ref(child);
+        } else {
+            error_set(errp, "Cannot find device='' nor node-name='%s'", reference);
+        }
+    } else if (!options_count(nested)) {
+        error_set(errp,
+                  "A block device must be specified for \"%s\": %s=NODE-NAME, or %s.driver=… and "
+                  "its options",
+                  key, key, key);
+    } else {
+        child = block_node_open(nested, flags, errp);
+    }
+    options_free(nested);
+    return child;
+}
+
+/* A writable parent over a child that cannot be written. */
+static bool check_child_writable(struct block_node *parent, const struct block_node *child,
+                                 struct error **errp)
+{
+    if (!(parent->flags & BLOCK_OPEN_RDWR) || child->flags & BLOCK_OPEN_RDWR) {
+        return true;
+    }
+    if (!(parent->flags & BLOCK_OPEN_AUTO_READ_ONLY)) {
+        error_set(errp,
+                  "node '%s' is read-only and node '%s' above it is not; give both read-only=on",
+                  child->name, parent->name);
+        return false;
+    }
+    parent->flags &= ~BLOCK_OPEN_RDWR;
+    return true;
+}
+
+/* Makes the child known as what it is to its parent. */
+static bool attach_child(struct block_node *parent, struct block_node *child, enum block_child role,
+                         struct error **errp)
+{
+    bool writes = role != BLOCK_CHILD_BACKING && parent->flags & BLOCK_OPEN_RDWR;
+
+    struct block_link *link = xnew(struct block_link);
+    link->node = child;
+    link->parent = parent;
+    link->role = role;
+    link->user = parent->name;
+    link->claim = writes ? BLOCK_CLAIM_WRITE : BLOCK_CLAIM_READ;
+    link->shares_write = parent->flags & BLOCK_OPEN_FORCE_SHARE;
+    if (!block_link_add(link, errp)) {
+        free(link);
+        return false;
+    }
+    link->next_child = parent->children;
+    parent->children = link;
+    if (role == BLOCK_CHILD_BACKING) {
+        parent->backing = child;
+    } else if (role != BLOCK_CHILD_DATA) {
+        parent->file = child;
+    }
+    if (writes && (role == BLOCK_CHILD_FILE || role == BLOCK_CHILD_DATA)) {
+        block_node_allow_growth(child);
+    }
+    return true;
+}
+
+struct block_node *block_node_open_child(struct block_node *parent, struct options *opts,
+                                         const char *key, enum block_child role,
+                                         struct error **errp)
+{
+    unsigned flags = parent->flags & ~BLOCK_OPEN_NOT_INHERITED;
+
+    if (role == BLOCK_CHILD_BACKING) {
+        flags &= ~(BLOCK_OPEN_RDWR | BLOCK_OPEN_UNMAP | BLOCK_OPEN_AUTO_READ_ONLY);
+    }
+    struct block_node *child = open_child(parent, opts, key, flags, errp);
+    if (!child) {
+        return NULL;
+    }
+    bool ok = (role == BLOCK_CHILD_BACKING || check_child_writable(parent, child, errp)) &&
+              attach_child(parent, child, role, errp);
+    block_node_unref(child); /* the link has a reference of its own */
+    return ok ? child : NULL;
+}
+
+/* ---- taking away and replacing --------------------------------------------------------------- */
+
+void block_node_drop_children(struct block_node *node)
+{
+    while (node->children) {
+        struct block_link *link = node->children;
+        node->children = link->next_child;
+        block_link_remove(link);
+        free(link);
+    }
+}
+
+static void detach_child(struct block_node *parent, struct block_node *child)
+{
+    struct block_link **p = &parent->children;
+
+    while ((*p)->node != child) {
+        p = &(*p)->next_child;
+    }
+    struct block_link *link = *p;
+    *p = link->next_child;
+    block_link_remove(link);
+    free(link);
+}
+
+static bool is_below(const struct block_node *node, const struct block_node *top)
+{
+    if (node == top) {
+        return true;
+    }
+    for (const struct block_link *link = top->children; link; link = link->next_child) {
+        if (is_below(node, link->node)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool block_node_set_backing(struct block_node *parent, struct block_node *backing,
+                            struct error **errp)
+{
+    struct block_node *old = parent->backing;
+
+    if (backing && is_below(parent, backing)) {
+        error_set(errp, "Making '%s' the backing node of '%s' would make a loop", backing->name,
+                  parent->name);
+        return false;
+    }
+    if (backing && !attach_child(parent, backing, BLOCK_CHILD_BACKING, errp)) {
+        return false;
+    }
+    if (old) {
+        detach_child(parent, old);
+    }
+    parent->backing = backing;
+    return true;
+}
+
+struct block_node *block_node_skip_filters(struct block_node *node)
+{
+    while (node->driver->is_filter && node->file) {
+        node = node->file;
+    }
+    return node;
+}
+
+/* ---- growth ---------------------------------------------------------------------------------- */
+
+bool block_node_allow_growth(struct block_node *node)
+{
+    if (!node->grows && node->driver->allow_growth && node->driver->allow_growth(node)) {
+        node->grows = true;
+    }
+    return node->grows;
+}
+
+/* ---- other flags ------------------------------------------------------------------------------ */
+
+#define REOPEN_FLAGS (BLOCK_OPEN_RDWR | BLOCK_OPEN_NOCACHE | BLOCK_OPEN_NO_FLUSH | BLOCK_OPEN_UNMAP)
+
+static void set_child_claims(struct block_node *node)
+{
+    for (struct block_link *link = node->children; link; link = link->next_child) {
+        if (link->role != BLOCK_CHILD_BACKING) {
+            link->claim = node->flags & BLOCK_OPEN_RDWR ? BLOCK_CLAIM_WRITE : BLOCK_CLAIM_READ;
+        }
+    }
+}
+
+/* Who writes through the node keeps it writable. */
+static bool check_reopen(struct block_node *node, unsigned flags, struct error **errp)
+{
+    for (struct block_link *link = node->users; link; link = link->next_user) {
+        if (!(flags & BLOCK_OPEN_RDWR) && link->claim == BLOCK_CLAIM_WRITE && link->gate) {
+            error_set(errp, "'%s' writes to node '%s', so it cannot be made read-only", link->user,
+                      node->name);
+            return false;
+        }
+    }
+    return true;
+}
+
+bool block_node_reopen(struct block_node *node, unsigned flags, struct error **errp)
+{
+    unsigned old = node->flags;
+
+    flags = (old & ~REOPEN_FLAGS) | (flags & REOPEN_FLAGS);
+    if (flags == old) {
+        return true;
+    }
+    if (!check_reopen(node, flags, errp)) {
+        return false;
+    }
+    /* Downwards first, so that who writes finds below what can be written; what stops writing says
+     * its last while that is so. */
+    bool stops = old & BLOCK_OPEN_RDWR && !(flags & BLOCK_OPEN_RDWR);
+    if (stops && node->driver->reopen && !node->driver->reopen(node, flags, errp)) {
+        return false;
+    }
+    for (struct block_link *link = node->children; link; link = link->next_child) {
+        if (link->role != BLOCK_CHILD_BACKING && !block_node_reopen(link->node, flags, errp)) {
+            return false;
+        }
+    }
+    if (!stops && node->driver->reopen && !node->driver->reopen(node, flags, errp)) {
+        return false;
+    }
+    node->flags = flags;
+    set_child_claims(node);
+    if (flags & BLOCK_OPEN_RDWR) {
+        for (struct block_link *link = node->children; link; link = link->next_child) {
+            if (link->role == BLOCK_CHILD_FILE || link->role == BLOCK_CHILD_DATA) {
+                block_node_allow_growth(link->node);
+            }
+        }
+    }
+    block_node_refresh_limits(node);
+    return true;
+}

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT */
+/* file: making files, and other lengths for them. See file.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/options.h"
+#include "base/range.h"
+#include "block/file.h"
+
+/* ---- length ---------------------------------------------------------------------------------- */
+
+static int write_zeroes(int fd, uint64_t offset, uint64_t length)
+{
+    autofree char *zeroes = xcalloc(1, MiB);
+
+    while (length) {
+        ssize_t n = pwrite(fd, zeroes, MIN(length, MiB), (off_t)offset);
+        if (n < 0 && errno != EINTR) {
+            return -errno;
+        }
+        if (n > 0) {
+            offset += n;
+            length -= n;
+        }
+    }
+    return fsync(fd) < 0 ? -errno : 0;
+}
+
+int file_set_length(int fd, uint64_t old, uint64_t length, enum block_prealloc prealloc)
+{
+    int ret = 0;
+
+    if (length > INT64_MAX) {
+        return -EFBIG;
+    }
+    if (length <= old || prealloc == BLOCK_PREALLOC_OFF || prealloc == BLOCK_PREALLOC_METADATA) {
+        return ftruncate(fd, (off_t)length) < 0 ? -errno : 0;
+    }
+    if (prealloc == BLOCK_PREALLOC_FALLOC) {
+        ret = -posix_fallocate(fd, (off_t)old, (off_t)(length - old));
+    } else {
+        ret = write_zeroes(fd, old, length - old);
+    }
+    if (ret < 0 && ftruncate(fd, (off_t)old) < 0) {
+        return ret; /* the first reason counts */
+    }
+    return ret;
+}
+
+/* ---- making ---------------------------------------------------------------------------------- */
+
+/* Copy-on-write off (btrfs); a hint, as for qemu-img. */
+static void set_nocow(int fd)
+{
+    int attributes;
+
+    if (ioctl(fd, FS_IOC_GETFLAGS, &attributes) == 0) {
+        attributes |= FS_NOCOW_FL;
+        ioctl(fd, FS_IOC_SETFLAGS, &attributes);
+    }
+}
+
+/* Nobody may be reading or writing what is about to be emptied. */
+static bool lock_and_empty(int fd, const char *filename, struct error **errp)
+{
+    bool has_locks;
+
+    if (!file_lock(fd, filename, true, false, &has_locks, errp) ||
+        (has_locks && !file_lock_exclusive(fd, filename, errp))) {
+        return false;
+    }
+    if (ftruncate(fd, 0) < 0) {
+        error_set_errno(errp, errno, "Could not empty '%s'", filename);
+        return false;
+    }
+    return true;
+}
+
+bool file_create(struct options *opts, struct error **errp)
+{
+    autofree char *filename = options_take(opts, "filename");
+    int prealloc = BLOCK_PREALLOC_OFF;
+    uint64_t size = 0;
+    bool nocow = false;
+
+    if (!options_get_size(opts, "size", 1, &size, errp) ||
+        !options_get_enum(opts, "preallocation", block_prealloc_names, &prealloc, errp) ||
+        !options_get_bool(opts, "nocow", &nocow, errp)) {
+        return false;
+    }
+    if (!filename || !*filename) {
+        error_set(errp, "The 'file' block driver requires a file name: filename=FILE");
+        return false;
+    }
+    int fd = open(filename, O_RDWR | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0644);
+    if (fd < 0) {
+        error_set_errno(errp, errno, "Could not create '%s'", filename);
+        return false;
+    }
+    bool ok = lock_and_empty(fd, filename, errp);
+    if (ok) {
+        if (nocow) {
+            set_nocow(fd);
+        }
+        int ret = file_set_length(fd, 0, size, prealloc);
+        if (ret < 0) {
+            error_set_errno(errp, -ret, "Could not resize '%s' to %llu bytes", filename,
+                            (unsigned long long)size);
+            ok = false;
+        }
+    }
+    close(fd);
+    return ok;
+}
