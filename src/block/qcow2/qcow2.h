@@ -150,6 +150,9 @@ static inline uint64_t qcow2_align_cluster(const struct qcow2_state *s, uint64_t
 
 /* Reads and checks header, extensions, L1 and refcount tables; fills the state. In a coroutine. */
 int co_qcow2_read_header(struct block_node *node, struct error **errp);
+/* header_encode.c: the bytes of the first cluster (cluster_size) as the state says: header,
+ * extensions, backing name. -ENOSPC if they do not fit into it. */
+int qcow2_encode_header(const struct qcow2_state *s, void *cluster);
 /* Writes the first cluster from the state: header, extensions, backing name; all header fields come
  * in one write of the first sector, before or after which nothing half-made can be seen, after what
  * they point to was flushed by the caller. Flushes. */
