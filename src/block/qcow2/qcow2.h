@@ -46,6 +46,7 @@
 #define FERRY_BLOCK_QCOW2_QCOW2_H
 
 #include "block/gate.h"
+#include "block/image.h"
 #include "block/node.h"
 #include "block/qcow2/cache.h"
 #include "block/qcow2/format.h"
