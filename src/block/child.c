@@ -12,9 +12,6 @@
 
 /* ---- opening --------------------------------------------------------------------------------- */
 
-/* What belongs to a node alone. */
-#define BLOCK_OPEN_NOT_INHERITED (BLOCK_OPEN_PROBED | BLOCK_OPEN_NO_BACKING | BLOCK_OPEN_CHECK)
-
 static struct block_node *open_child(struct block_node *parent, struct options *opts,
                                      const char *key, unsigned flags, struct error **errp)
 {

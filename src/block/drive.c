@@ -9,51 +9,18 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "base/log.h"
 #include "base/options.h"
 #include "base/range.h"
 #include "block/backend_int.h"
-#include "block/filename.h"
-#include "block/iov.h"
-#include "block/probe.h"
+#include "block/open.h"
 
 /* ---- cache= ---------------------------------------------------------------------------------- */
-
-static const struct cache_mode {
-    const char *name;
-    bool write_cache, direct, no_flush;
-} cache_modes[] = {
-    {"writeback", true, false, false},  {"none", true, true, false},
-    {"off", true, true, false},         {"writethrough", false, false, false},
-    {"directsync", false, true, false}, {"unsafe", true, false, true},
-};
 
 static bool apply_cache(struct options *opts, struct options *node_opts, bool *write_cache,
                         struct error **errp)
 {
-    const char *text = options_get(opts, "cache");
-    const struct cache_mode *mode = NULL;
-
-    for (size_t i = 0; text && i < ARRAY_SIZE(cache_modes); i++) {
-        if (!strcmp(text, cache_modes[i].name)) {
-            mode = &cache_modes[i];
-        }
-    }
-    if (text && !mode) {
-        error_set(errp,
-                  "invalid cache option: cache=%s; use none, writeback, writethrough, "
-                  "directsync or unsafe",
-                  text);
-        return false;
-    }
-    *write_cache = !mode || mode->write_cache;
-    if (mode && !options_has(node_opts, "cache.direct")) {
-        options_set(node_opts, "cache.direct", mode->direct ? "on" : "off");
-    }
-    if (mode && !options_has(node_opts, "cache.no-flush")) {
-        options_set(node_opts, "cache.no-flush", mode->no_flush ? "on" : "off");
-    }
-    return options_get_bool(opts, "cache.writeback", write_cache, errp);
+    return block_open_set_cache(node_opts, options_get(opts, "cache"), write_cache, errp) &&
+           options_get_bool(opts, "cache.writeback", write_cache, errp);
 }
 
 /* ---- the nodes ------------------------------------------------------------------------------- */
@@ -123,61 +90,6 @@ static struct options *take_node_options(struct options *opts, struct error **er
     return node_opts;
 }
 
-/* Adds those of `from`, below "prefix", that are not there yet. */
-static void add_defaults(struct options *to, const char *prefix, const struct options *from)
-{
-    for (size_t i = 0; i < options_count(from); i++) {
-        autofree char *key = xasprintf("%s%s", prefix, options_key(from, i));
-        if (!options_has(to, key)) {
-            options_set(to, key, options_value(from, i));
-        }
-    }
-}
-
-static bool is_protocol(const char *name)
-{
-    const struct block_driver *driver = name ? block_driver_find(name) : NULL;
-
-    return driver && driver->is_protocol;
-}
-
-/* file=: the options of the protocol node, below "file." unless the root itself is one. */
-static bool apply_filename(struct options *node_opts, const char *filename, struct error **errp)
-{
-    struct options *named = block_filename_parse(filename, errp);
-
-    if (!named) {
-        return false;
-    }
-    const char *format = options_get(node_opts, "driver");
-    bool is_json = !strncmp(filename, "json:", strlen("json:"));
-    const char *named_driver = options_get(named, "driver");
-    bool at_root = is_json ? !format || !is_protocol(named_driver) : is_protocol(format);
-    add_defaults(node_opts, at_root ? "" : "file.", named);
-    options_free(named);
-    return true;
-}
-
-/* aio= belongs to the protocol node, if that is a file; null-co has nothing to do by it. */
-static bool apply_aio(struct options *node_opts, const char *aio, struct error **errp)
-{
-    bool at_root = is_protocol(options_get(node_opts, "driver"));
-    const char *protocol = options_get(node_opts, at_root ? "driver" : "file.driver");
-    const char *key = at_root ? "aio" : "file.aio";
-
-    if (protocol && !strcmp(protocol, "null-co")) {
-        return true;
-    }
-    if (!protocol || (strcmp(protocol, "file") && strcmp(protocol, "host_device"))) {
-        error_set(errp, "aio=%s finds no file node below the drive; give it to that node", aio);
-        return false;
-    }
-    if (!options_has(node_opts, key)) {
-        options_set(node_opts, key, aio);
-    }
-    return true;
-}
-
 static bool apply_format(struct options *opts, struct options *node_opts, struct error **errp)
 {
     const char *format = options_get(opts, "format");
@@ -188,82 +100,7 @@ static bool apply_format(struct options *opts, struct options *node_opts, struct
         return false;
     }
     format = format ? format : driver;
-    if (format && !block_driver_find(format)) {
-        autofree char *names = block_driver_names();
-        error_set(errp, "Unknown driver '%s'; this build has %s", format, names);
-        return false;
-    }
-    if (format) {
-        options_set(node_opts, "driver", format);
-    }
-    return true;
-}
-
-struct probe {
-    struct block_node *node;
-    char data[PROBE_SIZE];
-};
-
-static int co_read_start(void *opaque)
-{
-    struct probe *probe = opaque;
-    struct iovec vec;
-    uint64_t length = MIN(PROBE_SIZE, block_length(probe->node));
-    struct block_iov iov = block_iov_of(&vec, probe->data, length);
-
-    return block_co_preadv(probe->node, 0, &iov, 0, 0);
-}
-
-/* No format was given: looks at the file. Only raw will do. */
-static bool probe_format(struct block_node *file, struct error **errp)
-{
-    struct probe probe = {.node = file};
-    int ret = block_run(co_read_start, &probe);
-
-    if (ret < 0) {
-        error_set_errno(errp, -ret, "Could not read the first sector of '%s'", file->filename);
-        return false;
-    }
-    const char *format = block_probe_format(probe.data);
-    if (strcmp(format, "raw")) {
-        error_set(errp,
-                  "format %s of '%s' is not supported in this build; convert it by 'qemu-img "
-                  "convert -O raw', or give format=raw if the guest should see the bytes as "
-                  "they are",
-                  format, file->filename);
-        return false;
-    }
-    return true;
-}
-
-/* A root node from options without a driver: "file" is opened first, to look into it. */
-static struct block_node *open_probed(struct options *node_opts, struct error **errp)
-{
-    unsigned flags = BLOCK_OPEN_RDWR;
-    struct block_node *root = NULL;
-
-    if (!block_node_parse_flags(node_opts, &flags, errp)) {
-        return NULL;
-    }
-    struct options *nested = options_take_prefix(node_opts, "file");
-    struct block_node *file = block_node_open(nested, flags, errp);
-    options_free(nested);
-    if (!file) {
-        return NULL;
-    }
-    if (probe_format(file, errp)) {
-        options_set(node_opts, "driver", "raw");
-        options_set(node_opts, "file", file->name);
-        root = block_node_open(node_opts, BLOCK_OPEN_RDWR | BLOCK_OPEN_PROBED, errp);
-    }
-    if (root && root->flags & BLOCK_OPEN_RDWR && !strcmp(file->driver->name, "file")) {
-        log_warn("Image format was not specified for '%s' and probing guessed raw; the guest "
-                 "cannot write to its first sector what looks like another format. Give "
-                 "format=raw to lift that",
-                 file->filename);
-    }
-    block_node_unref(file);
-    return root;
+    return !format || block_open_set_format(node_opts, format, errp);
 }
 
 static bool has_file_options(const struct options *node_opts)
@@ -283,7 +120,7 @@ static struct block_node *open_root(struct options *opts, struct options *node_o
     const char *aio = options_get(opts, "aio");
 
     if (!apply_format(opts, node_opts, errp) ||
-        (filename && !apply_filename(node_opts, filename, errp))) {
+        (filename && !block_open_add_filename(node_opts, filename, errp))) {
         return NULL;
     }
     if (!options_has(node_opts, "driver") && !has_file_options(node_opts)) {
@@ -291,11 +128,10 @@ static struct block_node *open_root(struct options *opts, struct options *node_o
                         "this build");
         return NULL;
     }
-    if (aio && !apply_aio(node_opts, aio, errp)) {
+    if (aio && !block_open_set_aio(node_opts, aio, errp)) {
         return NULL;
     }
-    return options_has(node_opts, "driver") ? block_node_open(node_opts, BLOCK_OPEN_RDWR, errp)
-                                            : open_probed(node_opts, errp);
+    return block_open_root(node_opts, BLOCK_OPEN_RDWR, true, errp);
 }
 
 /* ---- -drive ---------------------------------------------------------------------------------- */

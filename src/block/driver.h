@@ -89,6 +89,10 @@ struct block_driver {
     /* Present length in bytes or negative errno. May block shortly. */
     int64_t (*length)(struct block_node *node);
 
+    /* Bytes that it takes on the host, or negative errno; NULL: what its children take, without
+     * backing files. May block shortly. */
+    int64_t (*allocated)(struct block_node *node);
+
     int (*co_preadv)(struct block_node *node, uint64_t offset, const struct block_iov *iov,
                      unsigned flags, uint64_t id);
     int (*co_pwritev)(struct block_node *node, uint64_t offset, const struct block_iov *iov,

@@ -5,6 +5,7 @@
 
 #include "block/driver.h"
 
+extern const struct block_image_ops raw_image_ops; /* raw_image.c */
 extern const struct block_driver block_driver_raw;
 extern const struct block_driver block_driver_file;
 extern const struct block_driver block_driver_host_device;

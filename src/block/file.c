@@ -229,6 +229,14 @@ static int64_t file_length(struct block_node *node)
     return align_up(s->eof, SECTOR);
 }
 
+static int64_t file_allocated(struct block_node *node)
+{
+    const struct file_state *s = node->state;
+    struct stat st;
+
+    return fstat(s->fd, &st) < 0 ? -errno : (int64_t)st.st_blocks * SECTOR;
+}
+
 static bool file_allow_growth(struct block_node *node)
 {
     return true;
@@ -255,6 +263,7 @@ const struct block_driver block_driver_file = {
     .close = file_close,
     .limits = file_limits,
     .length = file_length,
+    .allocated = file_allocated,
     .co_preadv = file_co_preadv,
     .co_pwritev = file_co_pwritev,
     .co_flush = file_co_flush,
@@ -277,6 +286,7 @@ const struct block_driver block_driver_host_device = {
     .close = file_close,
     .limits = file_limits,
     .length = file_length,
+    .allocated = file_allocated,
     .co_preadv = file_co_preadv,
     .co_pwritev = file_co_pwritev,
     .co_flush = file_co_flush,

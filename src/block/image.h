@@ -37,8 +37,13 @@ struct block_create_option {
  * format in it. opts: what `create -o` takes, "size" (bytes) among them, backing_file and
  * backing_fmt as well; taken ones are removed, unknown ones refused. Without size, the backing
  * file's. What it made itself is removed again if it fails. */
+#define BLOCK_CREATE_NO_BACKING_CHECK 1u /* the backing file is not opened (create -u) */
 bool block_image_create(const char *filename, const char *format, struct options *opts,
-                        struct error **errp);
+                        unsigned flags, struct error **errp);
+/* The create options of a format, and those of the protocol of `filename` (NULL: a file) that it
+ * passes on; NULL and an error if images of it cannot be made. */
+const struct block_create_option *block_image_create_options(const char *format,
+                                                             struct error **errp);
 
 /* ---- opening --------------------------------------------------------------------------------- */
 

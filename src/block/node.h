@@ -33,7 +33,8 @@
 #define BLOCK_OPEN_FORCE_SHARE    64u  /* read-only, whatever others do meanwhile: force-share=on */
 #define BLOCK_OPEN_NO_BACKING     128u /* the backing file is not opened; not for children */
 /* To be checked or repaired: opens what it can, does not repair by itself; not for children. */
-#define BLOCK_OPEN_CHECK 256u
+#define BLOCK_OPEN_CHECK         256u
+#define BLOCK_OPEN_NOT_INHERITED (BLOCK_OPEN_PROBED | BLOCK_OPEN_NO_BACKING | BLOCK_OPEN_CHECK)
 
 /* What a user does with a node. Who reads or writes it wants no other to write, unless it says that
  * it shares that. */
@@ -159,6 +160,9 @@ int block_co_status_above(struct block_node *top, struct block_node *base, uint6
 int block_co_truncate(struct block_node *node, uint64_t length, enum block_prealloc prealloc,
                       struct error **errp);
 
+/* Bytes on the host, with children, without backing files; negative errno if that is not known. Main
+ * loop. */
+int64_t block_allocated(struct block_node *node);
 /* Bytes. Any thread. */
 static inline uint64_t block_length(struct block_node *node)
 {

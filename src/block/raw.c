@@ -186,6 +186,7 @@ const struct block_driver block_driver_raw = {
     .help = "the bytes of the file as they are; offset=, size=",
     .state_size = sizeof(struct raw_state),
     .supported_flags = BLOCK_REQ_FUA,
+    .image = &raw_image_ops,
     .open = raw_open,
     .limits = raw_limits,
     .length = raw_length,

@@ -128,3 +128,23 @@ int block_co_truncate(struct block_node *node, uint64_t length, enum block_preal
     }
     return 0;
 }
+
+int64_t block_allocated(struct block_node *node)
+{
+    int64_t sum = 0;
+
+    if (node->driver->allocated) {
+        return node->driver->allocated(node);
+    }
+    if (!node->children) {
+        return -ENOTSUP;
+    }
+    for (struct block_link *link = node->children; link; link = link->next_child) {
+        int64_t bytes = link->role == BLOCK_CHILD_BACKING ? 0 : block_allocated(link->node);
+        if (bytes < 0) {
+            return bytes;
+        }
+        sum += bytes;
+    }
+    return sum;
+}

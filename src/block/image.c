@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: MIT */
+/* Images opened and described for tools. See image.h. */
+#include "block/image.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/options.h"
+#include "block/filename.h"
+#include "block/open.h"
+
+/* ---- opening --------------------------------------------------------------------------------- */
+
+static struct options *image_options(const struct block_image_how *how, struct error **errp)
+{
+    struct options *opts;
+
+    if (how->image_opts) {
+        opts = options_parse(how->filename, NULL, errp);
+        if (opts && how->format) {
+            error_set(errp, "--image-opts and --format are mutually exclusive");
+            options_free(opts);
+            return NULL;
+        }
+        return opts;
+    }
+    opts = options_new();
+    if ((how->format && !block_open_set_format(opts, how->format, errp)) ||
+        !block_open_add_filename(opts, how->filename, errp)) {
+        options_free(opts);
+        return NULL;
+    }
+    return opts;
+}
+
+/* Flags that options cannot override, because the tool says what it does with the image. */
+static struct block_node *open_node(const struct block_image_how *how, bool *write_cache,
+                                    struct error **errp)
+{
+    unsigned flags = how->flags | (how->writable ? BLOCK_OPEN_RDWR : 0);
+    struct options *opts = image_options(how, errp);
+    struct block_node *node = NULL;
+
+    if (!opts) {
+        return NULL;
+    }
+    if (block_open_set_cache(opts, how->cache, write_cache, errp) &&
+        (!how->aio || block_open_set_aio(opts, how->aio, errp))) {
+        node = block_open_root(opts, flags, false, errp);
+    }
+    options_free(opts);
+    return node;
+}
+
+struct block_node *block_image_open_node(const struct block_image_how *how, struct error **errp)
+{
+    bool write_cache;
+
+    return open_node(how, &write_cache, errp);
+}
+
+struct block_backend *block_image_open(const struct block_image_how *how, struct error **errp)
+{
+    bool write_cache;
+    struct block_node *node = open_node(how, &write_cache, errp);
+
+    if (!node) {
+        return NULL;
+    }
+    bool shares_write = how->shares_write || how->flags & BLOCK_OPEN_FORCE_SHARE;
+    struct block_backend *be =
+        backend_attach(node->name, how->user, how->writable, shares_write, errp);
+    block_node_unref(node);
+    if (be) {
+        backend_set_write_cache(be, write_cache);
+    }
+    return be;
+}
+
+void block_image_close(struct block_backend *be)
+{
+    backend_detach(be);
+}
+
+/* ---- names ----------------------------------------------------------------------------------- */
+
+static bool has_protocol(const char *filename)
+{
+    return filename[strcspn(filename, ":/")] == ':';
+}
+
+char *block_image_backing_path(const char *image_filename, const char *backing, struct error **errp)
+{
+    if (*backing == '/' || has_protocol(backing)) {
+        return xstrdup(backing);
+    }
+    if (!strncmp(image_filename, "file:", strlen("file:"))) {
+        image_filename += strlen("file:");
+    }
+    if (has_protocol(image_filename)) {
+        error_set(errp, "Cannot use relative backing file names for '%s': '%s'", image_filename,
+                  backing);
+        return NULL;
+    }
+    const char *slash = strrchr(image_filename, '/');
+    int folder = slash ? (int)(slash - image_filename) + 1 : 0;
+    return xasprintf("%.*s%s", folder, image_filename, backing);
+}
+
+/* ---- describing ------------------------------------------------------------------------------ */
+
+void block_image_info(struct block_node *node, struct block_image_info *info)
+{
+    *info = (struct block_image_info){
+        .virtual_size = block_length(node),
+        .actual_size = block_allocated(node),
+    };
+    if (info->actual_size < 0) {
+        info->actual_size = -1;
+    }
+    struct block_node *format = block_node_skip_filters(node);
+    if (format->driver->image && format->driver->image->info) {
+        format->driver->image->info(format, info);
+    }
+    if (info->backing_filename && !info->full_backing_filename) {
+        info->full_backing_filename =
+            block_image_backing_path(format->filename, info->backing_filename, NULL);
+    }
+}
+
+void block_image_info_free(struct block_image_info *info)
+{
+    free(info->backing_filename);
+    free(info->full_backing_filename);
+    free(info->backing_format);
+    json_decref(info->specific);
+    *info = (struct block_image_info){0};
+}
+
+void block_snapshots_free(struct block_snapshot *list, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        free(list[i].id);
+        free(list[i].name);
+    }
+    free(list);
+}

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+/* raw: what image tools do with raw images. See image.h. */
+#include "block/drivers.h"
+
+#include "base/options.h"
+#include "base/range.h"
+#include "block/image.h"
+
+static const struct block_create_option create_options[] = {
+    {"extent_size_hint", BLOCK_OPTION_SIZE, "Extent size hint for the image file, 0 to disable",
+     NULL},
+    {"nocow", BLOCK_OPTION_BOOL, "Turn off copy-on-write (valid only on btrfs)", NULL},
+    {"preallocation", BLOCK_OPTION_STRING, "Preallocation mode (allowed values: off, falloc, full)",
+     NULL},
+    {"size", BLOCK_OPTION_SIZE, "Virtual disk size", NULL},
+    {0},
+};
+
+struct resize {
+    struct block_node *node;
+    uint64_t size;
+    enum block_prealloc prealloc;
+    struct error **errp;
+};
+
+static int co_resize(void *opaque)
+{
+    const struct resize *resize = opaque;
+
+    return block_co_truncate(resize->node, resize->size, resize->prealloc, resize->errp);
+}
+
+/* The protocol made the file, but without its length. */
+static bool raw_create(struct block_node *file, struct options *opts, struct error **errp)
+{
+    struct resize resize = {.node = file, .errp = errp};
+    int prealloc = BLOCK_PREALLOC_OFF;
+    uint64_t hint = 0;
+
+    if (!options_get_size(opts, "size", 1, &resize.size, errp) ||
+        !options_get_size(opts, "extent_size_hint", 1, &hint, errp) ||
+        !options_get_enum(opts, "preallocation", block_prealloc_names, &prealloc, errp)) {
+        return false;
+    }
+    if (prealloc == BLOCK_PREALLOC_METADATA) {
+        error_set(errp, "Preallocation mode 'metadata' is not for raw images; use off, falloc or "
+                        "full");
+        return false;
+    }
+    resize.size = align_up(resize.size, 512);
+    resize.prealloc = prealloc;
+    if (!file->driver->co_truncate && resize.size <= block_length(file)) {
+        return true; /* a device, or somebody else's export: it is long enough */
+    }
+    return block_run(co_resize, &resize) == 0;
+}
+
+static bool raw_measure(struct options *opts, struct block_node *source, uint64_t size,
+                        struct block_measure *measure, struct error **errp)
+{
+    options_get(opts, "preallocation"); /* says nothing about the size */
+    options_get(opts, "nocow");
+    options_get(opts, "extent_size_hint");
+    measure->required = align_up(source ? block_length(source) : size, 512);
+    measure->fully_allocated = measure->required;
+    return true;
+}
+
+const struct block_image_ops raw_image_ops = {
+    .create_options = create_options,
+    .create = raw_create,
+    .measure = raw_measure,
+};
