@@ -70,6 +70,8 @@ struct block_driver {
     const char *name; /* "raw", "file" */
     bool is_protocol;
     bool is_filter;
+    /* It keeps metadata in its file: from opening on, nobody else may write to what is below it. */
+    bool keeps_metadata;
     size_t state_size;
     const char *help;
     /* BLOCK_REQ_FUA if co_pwritev and co_write_zeroes do that themselves; else a flush follows.

@@ -101,11 +101,19 @@ static bool check_claim(const struct block_link *link, enum block_claim claim, b
     return true;
 }
 
+static bool link_wants_exclusive(const struct block_link *link)
+{
+    if (link->shares_write) {
+        return false;
+    }
+    return link->parent ? link->parent->is_exclusive || link->parent->driver->keeps_metadata
+                        : link->claim != BLOCK_CLAIM_NONE;
+}
+
 static bool wants_exclusive(const struct block_node *node)
 {
     for (const struct block_link *link = node->users; link; link = link->next_user) {
-        if (link->parent ? link->parent->is_exclusive && !link->shares_write
-                         : link->claim != BLOCK_CLAIM_NONE && !link->shares_write) {
+        if (link_wants_exclusive(link)) {
             return true;
         }
     }
@@ -145,6 +153,10 @@ bool block_link_add(struct block_link *link, struct error **errp)
     link->next_user = node->users;
     node->users = link;
     drain_user(link, node->drained);
+    if (!update_exclusive(node, errp)) {
+        block_link_remove(link);
+        return false;
+    }
     return true;
 }
 
