@@ -27,6 +27,9 @@ struct block_backend {
 /* drive_place.c: fills interface, index, bus and unit; is_cdrom is set already. */
 bool drive_find_place(struct options *opts, const char *default_interface, struct drive_spec *spec,
                       struct error **errp);
+/* drive_overlay.c: snapshot=on. A temporary image over `root` that takes all writes and is gone when it
+ * is closed; takes root's reference, and gives one. NULL and an error if it could not be made. */
+struct block_node *drive_put_overlay(struct block_node *root, struct error **errp);
 /* id=, or as QEMU makes one up. The caller frees it. */
 char *drive_make_id(struct options *opts, const struct drive_spec *spec);
 

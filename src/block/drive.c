@@ -173,8 +173,18 @@ static struct block_backend *make_backend(struct options *opts, struct options *
 {
     autofree char *id = drive_make_id(opts, spec);
     const char *rerror = options_get(opts, "rerror"), *werror = options_get(opts, "werror");
-    struct block_node *root = open_root(opts, node_opts, errp);
+    bool snapshot = false;
 
+    if (!options_get_bool(opts, "snapshot", &snapshot, errp)) {
+        return NULL;
+    }
+    if (snapshot) {
+        options_set(node_opts, "read-only", "on");
+    }
+    struct block_node *root = open_root(opts, node_opts, errp);
+    if (root && snapshot) {
+        root = drive_put_overlay(root, errp);
+    }
     if (!root) {
         return NULL;
     }
@@ -205,8 +215,7 @@ bool drive_new(struct options *opts, const char *default_interface, struct drive
     if (!node_opts) {
         return false;
     }
-    bool ok = refuse_on(opts, "snapshot", "use a copy of the image", errp) &&
-              refuse_on(opts, "copy-on-read", "leave it out", errp) &&
+    bool ok = refuse_on(opts, "copy-on-read", "leave it out", errp) &&
               get_media(opts, &spec->is_cdrom, errp) &&
               drive_find_place(opts, default_interface, spec, errp) &&
               apply_cache(opts, node_opts, &write_cache, errp) &&

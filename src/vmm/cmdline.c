@@ -103,8 +103,9 @@ static const struct option options[] = {
     LIST("drive", drive,
          "[file=file][,if=none|virtio][,format=f][,id=name][,serial=s]\n"
          "[,cache=writethrough|writeback|none|directsync|unsafe]\n"
-         "[,aio=threads|io_uring][,readonly=on|off][,werror=..][,rerror=..]",
+         "[,aio=threads|io_uring][,readonly=on|off][,snapshot=on|off][,werror=..][,rerror=..]",
          "use 'file' as a drive image"),
+    FLAG("snapshot", snapshot, "drives take writes in temporary files, images stay as they are"),
     HEADING("Boot options:"),
     TEXT("kernel", kernel, "file", "boot a bzImage, an ELF file with a PVH note or multiboot"),
     TEXT("append", append, "cmdline", "kernel command line"),
@@ -161,7 +162,6 @@ static const struct option options[] = {
     LACKING("daemonize", false, "use your service manager, or a shell's &"),
     LACKING("incoming", true, "migration is not in this build"),
     LACKING("loadvm", true, "snapshots are not in this build"),
-    LACKING("snapshot", false, "temporary snapshots are not in this build"),
     LACKING("gdb", true, "the gdb stub is not in this build"),
     LACKING("s", false, "the gdb stub is not in this build"),
     LACKING("usb", false, "USB is not in this build"),

@@ -24,7 +24,7 @@ struct cmdline {
         mon, qtest, action;
     const char *cpu, *smp, *memory, *kernel, *initrd, *append, *bios, *name, *rtc, *pidfile,
         *log_items, *log_file, *qtest_log, *echr, *uuid, *msg;
-    bool nodefaults, nographic, no_reboot, no_shutdown, stopped, enable_kvm, no_acpi;
+    bool nodefaults, nographic, no_reboot, no_shutdown, stopped, enable_kvm, no_acpi, snapshot;
 };
 
 enum cmdline_result {

@@ -13,11 +13,14 @@
 static struct drive_spec *specs;
 static size_t spec_count;
 
-bool drives_open(const struct text_list *drives, struct error **errp)
+bool drives_open(const struct text_list *drives, bool snapshot, struct error **errp)
 {
     specs = drives->count ? xcalloc(drives->count, sizeof(*specs)) : NULL;
     for (size_t i = 0; i < drives->count; i++) {
         struct options *opts = options_parse(drives->text[i], NULL, errp);
+        if (opts && snapshot && !options_has(opts, "snapshot")) {
+            options_set(opts, "snapshot", "on");
+        }
         /* As QEMU's machines do: a -drive without if= is an IDE disk, which this build lacks. */
         bool ok = opts && drive_new(opts, "ide", &specs[spec_count], errp);
 

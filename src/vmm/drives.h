@@ -8,7 +8,8 @@
 
 #include "vmm/cmdline.h"
 
-bool drives_open(const struct text_list *drives, struct error **errp);
+/* snapshot: -snapshot, the default of snapshot=. */
+bool drives_open(const struct text_list *drives, bool snapshot, struct error **errp);
 bool drives_add_devices(struct error **errp);
 void drives_close(void);
 

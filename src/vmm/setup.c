@@ -412,7 +412,7 @@ bool setup(const struct cmdline *cmdline, struct error **errp)
     if (!setup_globals(cmdline, errp) || !setup_chardevs(cmdline, errp) ||
         !for_each(&cmdline->object, "qom-type", "-object", add_object, errp) ||
         !for_each(&cmdline->blockdev, "driver", "-blockdev", blockdev_add, errp) ||
-        !drives_open(&cmdline->drive, errp) || !setup_accel(cmdline, errp) ||
+        !drives_open(&cmdline->drive, cmdline->snapshot, errp) || !setup_accel(cmdline, errp) ||
         !check_boot(cmdline, errp) || !machine_init(made.machine, errp) ||
         !setup_vcpus(cmdline, errp) || !drives_add_devices(errp) ||
         !for_each(&cmdline->device, "driver", "-device", add_device, errp) ||

@@ -227,8 +227,6 @@ static void drive_refusals(void **state)
          "aio=io_uring finds no file node below the drive; give it to that node"},
         {"file=plain,format=raw,aio=native",
          "aio=native is not supported; use aio=io_uring or aio=threads"},
-        {"file=null-co://,format=raw,snapshot=on",
-         "snapshot=on is not supported in this build; use a copy of the image"},
         {"file=null-co://,format=raw,copy-on-read=on",
          "copy-on-read=on is not supported in this build; leave it out"},
         {"file=null-co://,format=raw,iops=100",

@@ -192,7 +192,6 @@ TABLE = [
     ("-vga std", "std", "none"),
     ("-hda DIR/disk.img", "-hda", "-drive"),
     ("-netdev user,id=n", "-netdev"),
-    ("-snapshot", "-snapshot"),
     ("-daemonize", "-daemonize"),
 ]
 

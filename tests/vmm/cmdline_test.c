@@ -65,7 +65,6 @@ static void test_refuses_by_name(void **state)
         {"-display", "gtk", "-display gtk: this build has only '-display none'"},
         {"-vga", "std", "this build has only '-vga none'"},
         {"-hda", "x", "IDE disks are not in this build"},
-        {"-snapshot", NULL, "-snapshot: temporary snapshots are not in this build"},
         {"-", NULL, "'-' is no option"},
     };
 
