@@ -116,6 +116,24 @@ int64_t co_aio_submit(enum aio_io_engine engine, const struct aio_request *reque
     return ret;
 }
 
+int64_t aio_do_now(const struct aio_request *r, bool wait)
+{
+    int rw_flags = (wait ? 0 : RWF_NOWAIT) | (r->flags & AIO_IO_FUA ? RWF_DSYNC : 0);
+    ssize_t ret;
+
+    if (!request_is_valid(r)) {
+        return -EINVAL;
+    }
+    TRACE(aio_submit, r->id, r->op, r->fd, r->offset);
+    do {
+        ret = r->op == AIO_OP_READ ? preadv2(r->fd, r->iov, r->niov, (off_t)r->offset, rw_flags)
+                                   : pwritev2(r->fd, r->iov, r->niov, (off_t)r->offset, rw_flags);
+    } while (ret < 0 && errno == EINTR);
+    ret = ret < 0 ? -errno : ret;
+    TRACE(aio_complete, r->id, r->op, r->fd, ret);
+    return ret;
+}
+
 struct int_call {
     int (*fn)(void *opaque);
     void *opaque;

@@ -44,6 +44,11 @@ bool aio_io_available(struct aio_loop *loop, enum aio_io_engine engine, struct e
  * EINTR and EAGAIN are retried), 0 for the others, or negative errno. */
 int64_t co_aio_submit(enum aio_io_engine engine, const struct aio_request *request);
 
+/* A read or write in the calling thread, at once: bytes transferred (may be short) or negative errno.
+ * wait: it may wait, which is for files that never do so for long (in memory); else -EAGAIN if it
+ * would wait and -EOPNOTSUPP if the file cannot tell. No coroutine needed. */
+int64_t aio_do_now(const struct aio_request *request, bool wait);
+
 /* Runs fn(opaque) in a worker thread of the pool and yields until it returned; its result. For
  * blocking calls of every kind. */
 int co_thread_pool(int (*fn)(void *opaque), void *opaque);

@@ -12,10 +12,12 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -101,6 +103,7 @@ static bool open_fd(struct file_state *s, const char *filename, unsigned *flags,
                     struct error **errp)
 {
     struct stat st;
+    struct statfs fs;
 
     /* First by name: opening some things has effects of its own. */
     if (stat(filename, &st) == 0 && !check_type(&st, filename, s->is_device, errp)) {
@@ -127,6 +130,8 @@ static bool open_fd(struct file_state *s, const char *filename, unsigned *flags,
     int fd_flags = fcntl(s->fd, F_GETFL);
     fcntl(s->fd, F_SETFL, fd_flags & ~O_NONBLOCK);
     s->is_direct = *flags & BLOCK_OPEN_NOCACHE;
+    s->is_memory = !s->is_device && fstatfs(s->fd, &fs) == 0 &&
+                   (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
     s->block_size = is_power_of_2(st.st_blksize) && st.st_blksize <= 65536 ? st.st_blksize : 4096;
     return true;
 }

@@ -16,6 +16,7 @@ struct file_state {
     enum aio_io_engine engine;
     bool is_device;
     bool is_direct;
+    bool is_memory;      /* on tmpfs or ramfs: I/O is a copy in memory */
     bool has_locks;      /* locking= and the file system allow them */
     uint32_t block_size; /* bytes: a device's logical blocks, a file system's blocks */
     uint32_t request_alignment, memory_alignment;
@@ -23,6 +24,9 @@ struct file_state {
     _Atomic(uint64_t) eof; /* bytes the file had when it was opened, or has by our own writes behind
                             * that; the node's length is rounded up */
     _Atomic(int) flush_error; /* negative errno of a flush that lost data in the page cache */
+    /* How often a read without waiting failed in a row, and how many reads do not try therefore. */
+    _Atomic(unsigned) now_failures, now_skips;
+    _Atomic(bool) no_now; /* the file system cannot tell whether it would wait */
     _Atomic(bool) no_zero_range, no_punch_hole, no_discard, no_dsync;
 };
 

@@ -22,7 +22,58 @@ static bool is_unsupported(int ret)
 
 /* ---- read and write -------------------------------------------------------------------------- */
 
-static int64_t co_submit_iov(const struct file_state *s, enum aio_op op, uint64_t offset,
+/*
+ * Some I/O is only a copy in memory: on tmpfs always, else if the page cache has the data. Then
+ * handing it to another thread (or to io_uring, which does that by itself for tmpfs) costs many
+ * times what it takes to do it here. Whether the page cache has it is found out by asking
+ * (RWF_NOWAIT); where the answer is no again and again, it is asked less often. io_uring asks
+ * itself, and for many requests in one system call.
+ */
+#define NOW_MAX_BYTES    (64 * KiB) /* longer copies are left to others, who do them side by side */
+#define NOW_MAX_FAILURES 6u
+
+static bool is_worth_trying(struct file_state *s, enum aio_op op, uint64_t size)
+{
+    if (size > NOW_MAX_BYTES || s->is_direct || s->is_device) {
+        return false;
+    }
+    if (s->is_memory) {
+        return true;
+    }
+    if (op != AIO_OP_READ || s->engine != AIO_IO_THREADS ||
+        atomic_load_explicit(&s->no_now, memory_order_relaxed)) {
+        return false;
+    }
+    unsigned skips = atomic_load_explicit(&s->now_skips, memory_order_relaxed);
+    if (skips) {
+        /* Another loop may do the same at the same time: no matter. */
+        atomic_store_explicit(&s->now_skips, skips - 1, memory_order_relaxed);
+    }
+    return !skips;
+}
+
+static int64_t try_now(struct file_state *s, const struct aio_request *request)
+{
+    int64_t ret = aio_do_now(request, s->is_memory);
+
+    if (s->is_memory) {
+        return ret;
+    }
+    unsigned failures = atomic_load_explicit(&s->now_failures, memory_order_relaxed);
+    if (ret >= 0 && failures) {
+        atomic_store_explicit(&s->now_failures, 0, memory_order_relaxed);
+    } else if (ret == -EAGAIN) {
+        atomic_store_explicit(&s->now_skips, 1u << failures, memory_order_relaxed);
+        atomic_store_explicit(&s->now_failures, MIN(failures + 1, NOW_MAX_FAILURES),
+                              memory_order_relaxed);
+    } else if (is_unsupported((int)ret)) {
+        atomic_store_explicit(&s->no_now, true, memory_order_relaxed);
+        ret = -EAGAIN;
+    }
+    return ret;
+}
+
+static int64_t co_submit_iov(struct file_state *s, enum aio_op op, uint64_t offset,
                              const struct block_iov *iov, unsigned flags, uint64_t id)
 {
     const struct aio_request request = {
@@ -35,8 +86,15 @@ static int64_t co_submit_iov(const struct file_state *s, enum aio_op op, uint64_
         .id = id,
     };
 
+    int64_t ret = -EAGAIN;
+
     TRACE(block_file_submit, id, op, offset, iov->size);
-    int64_t ret = co_aio_submit(s->engine, &request);
+    if (is_worth_trying(s, op, iov->size)) {
+        ret = try_now(s, &request);
+    }
+    if (ret == -EAGAIN) {
+        ret = co_aio_submit(s->engine, &request);
+    }
     TRACE(block_file_complete, id, op, offset, ret);
     return ret;
 }
@@ -54,7 +112,7 @@ static int read_end(const struct file_state *s, uint64_t offset, const struct bl
 }
 
 /* Goes on after `got` bytes, or an error. */
-static int co_transfer_rest(const struct file_state *s, enum aio_op op, uint64_t offset,
+static int co_transfer_rest(struct file_state *s, enum aio_op op, uint64_t offset,
                             const struct block_iov *iov, unsigned flags, uint64_t id, int64_t got)
 {
     struct iovec vec[REST_IOV];
@@ -85,7 +143,7 @@ static int co_transfer_rest(const struct file_state *s, enum aio_op op, uint64_t
 int file_co_preadv(struct block_node *node, uint64_t offset, const struct block_iov *iov,
                    unsigned flags, uint64_t id)
 {
-    const struct file_state *s = node->state;
+    struct file_state *s = node->state;
     int64_t got = co_submit_iov(s, AIO_OP_READ, offset, iov, 0, id);
 
     if (__builtin_expect(got == (int64_t)iov->size, 1)) {
