@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "block/debug.h"
+#include "block/drivers.h"
 #include "block/iov.h"
 
 #define PIECE_IOV    64
@@ -120,6 +122,14 @@ int co_bounce_read(struct block_node *node, uint64_t offset, const struct block_
     return ret;
 }
 
+/* Of a blkdebug node's own requests; what is above it tells its events itself. */
+static void tell(struct block_node *node, enum block_event event)
+{
+    if (node->driver == &block_driver_blkdebug) {
+        block_debug_event(node, event);
+    }
+}
+
 /* Reads what the request leaves as it is of the first and last block of [pos, pos + n). */
 static int co_read_ends(struct block_node *node, const struct bounce *b, uint64_t pos, uint64_t n,
                         uint64_t from, uint64_t to, uint64_t id)
@@ -128,11 +138,15 @@ static int co_read_ends(struct block_node *node, const struct bounce *b, uint64_
     int ret = 0;
 
     if (from > pos) {
+        tell(node, BLOCK_EVENT_PWRITEV_RMW_HEAD);
         ret = co_transfer(node, node->driver->co_preadv, pos, b->buffer, block, 0, id);
+        tell(node, BLOCK_EVENT_PWRITEV_RMW_AFTER_HEAD);
     }
     if (ret == 0 && to < pos + n && (from == pos || n > block)) {
+        tell(node, BLOCK_EVENT_PWRITEV_RMW_TAIL);
         ret = co_transfer(node, node->driver->co_preadv, pos + n - block, b->buffer + n - block,
                           block, 0, id);
+        tell(node, BLOCK_EVENT_PWRITEV_RMW_AFTER_TAIL);
     }
     return ret;
 }

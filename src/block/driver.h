@@ -63,6 +63,7 @@ struct block_limits {
     uint32_t max_transfer;      /* bytes, a multiple of request_alignment */
     uint32_t max_iov;
     uint32_t discard_alignment;             /* bytes, power of 2 */
+    uint32_t write_zeroes_alignment;        /* bytes, power of 2 */
     uint64_t max_discard, max_write_zeroes; /* bytes, multiples of the alignments */
 };
 

@@ -8,7 +8,8 @@
 #include "base/alloc.h"
 
 const struct block_driver *const block_drivers[] = {
-    &block_driver_raw, &block_driver_file, &block_driver_host_device, &block_driver_null_co, NULL,
+    &block_driver_raw,     &block_driver_file,     &block_driver_host_device,
+    &block_driver_null_co, &block_driver_blkdebug, NULL,
 };
 
 static const struct block_driver *test_driver;

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/alloc.h"
+
 static bool starts_with(const char *text, const char *prefix)
 {
     return !strncmp(text, prefix, strlen(prefix));
@@ -39,6 +41,37 @@ static struct options *parse_path(const char *path)
     return opts;
 }
 
+/* blkdebug:CONFIG:IMAGE; CONFIG may be empty. */
+static struct options *parse_blkdebug(const char *filename, struct error **errp)
+{
+    const char *config = filename + strlen("blkdebug:");
+    const char *image = strchr(config, ':');
+
+    if (!image) {
+        error_set(errp,
+                  "blkdebug requires both config file and image path: blkdebug:CONFIG:IMAGE, not "
+                  "'%s'",
+                  filename);
+        return NULL;
+    }
+    struct options *child = block_filename_parse(image + 1, errp);
+    if (!child) {
+        return NULL;
+    }
+    struct options *opts = options_new();
+    options_set(opts, "driver", "blkdebug");
+    if (image > config) {
+        autofree char *name = xstrndup(config, image - config);
+        options_set(opts, "config", name);
+    }
+    for (size_t i = 0; i < options_count(child); i++) {
+        autofree char *key = xasprintf("image.%s", options_key(child, i));
+        options_set(opts, key, options_value(child, i));
+    }
+    options_free(child);
+    return opts;
+}
+
 struct options *block_filename_parse(const char *filename, struct error **errp)
 {
     if (starts_with(filename, "json:")) {
@@ -52,6 +85,9 @@ struct options *block_filename_parse(const char *filename, struct error **errp)
     }
     if (starts_with(filename, "null-co:")) {
         return parse_null(filename, errp);
+    }
+    if (starts_with(filename, "blkdebug:")) {
+        return parse_blkdebug(filename, errp);
     }
     if (starts_with(filename, "file:")) {
         return parse_path(filename + strlen("file:"));

@@ -4,6 +4,7 @@
  *
  *   disk.img  file:disk.img    driver=file, filename=disk.img (host_device if it is one)
  *   null-co://                 driver=null-co
+ *   blkdebug:CONFIG:IMAGE      driver=blkdebug, config=CONFIG, image.… of IMAGE
  *   json:{"driver": …}         what is in it
  *
  * "name:" before the first '/' is a protocol; ./name:x is a file.

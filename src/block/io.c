@@ -12,6 +12,7 @@
 
 #include "base/range.h"
 #include "block/bounce.h"
+#include "block/debug.h"
 #include "block/node.h"
 #include "trace/trace.h"
 
@@ -129,6 +130,9 @@ int block_co_flush(struct block_node *node, uint64_t id)
     int ret = 0;
 
     TRACE(block_co_flush, id, node->name);
+    if (!node->driver->is_protocol && !node->driver->is_filter) {
+        block_debug_event(node, BLOCK_EVENT_FLUSH_TO_OS);
+    }
     if (!node->driver->co_flush) {
         return node->file ? block_co_flush(node->file, id) : 0;
     }
@@ -177,7 +181,7 @@ static int co_zero_blocks(struct block_node *node, uint64_t offset, uint64_t len
 
 int block_co_write_zeroes(struct block_node *node, uint64_t offset, uint64_t length, unsigned flags)
 {
-    uint64_t mask = node->request_mask;
+    uint64_t mask = node->limits.write_zeroes_alignment - 1;
 
     TRACE(block_co_write_zeroes, node->name, offset, length, flags);
     if (!(node->flags & BLOCK_OPEN_RDWR)) {

@@ -170,12 +170,13 @@ void block_node_refresh_limits(struct block_node *node)
     }
     assert(is_power_of_2(limits->request_alignment) && is_power_of_2(limits->memory_alignment));
     limits->discard_alignment = MAX(limits->discard_alignment, limits->request_alignment);
+    limits->write_zeroes_alignment = MAX(limits->write_zeroes_alignment, limits->request_alignment);
     limits->max_iov = limits->max_iov ? limits->max_iov : INT32_MAX;
     if (!limits->max_transfer) {
         limits->max_transfer = align_down(INT32_MAX, limits->request_alignment);
     }
     if (!limits->max_write_zeroes) {
-        limits->max_write_zeroes = align_down(INT64_MAX, limits->request_alignment);
+        limits->max_write_zeroes = align_down(INT64_MAX, limits->write_zeroes_alignment);
     }
     if (!limits->max_discard) {
         limits->max_discard = align_down(INT64_MAX, limits->discard_alignment);

@@ -17,6 +17,7 @@
 #include "base/alloc.h"
 #include "base/options.h"
 #include "base/range.h"
+#include "block/debug.h"
 #include "block/drivers.h"
 #include "block/iov.h"
 #include "block/node.h"
@@ -120,6 +121,7 @@ static int raw_co_preadv(struct block_node *node, uint64_t offset, const struct 
 {
     const struct raw_state *s = node->state;
 
+    block_debug_event(node->file, BLOCK_EVENT_READ_AIO);
     return block_co_preadv(node->file, s->offset + offset, iov, flags, id);
 }
 
@@ -152,6 +154,7 @@ static int raw_co_pwritev(struct block_node *node, uint64_t offset, const struct
 {
     const struct raw_state *s = node->state;
 
+    block_debug_event(node->file, BLOCK_EVENT_WRITE_AIO);
     if (offset < SECTOR && node->flags & BLOCK_OPEN_PROBED) {
         return raw_co_write_probed(node, iov, flags, id);
     }
