@@ -21,7 +21,8 @@
 
 uint32_t log_mask;
 
-static int item_fd = STDERR_FILENO; /* where items of -d go; set at start-up */
+static const char *program = "ferry"; /* set at start-up */
+static int item_fd = STDERR_FILENO;   /* where items of -d go; set at start-up */
 
 static const struct {
     const char *name;
@@ -61,6 +62,11 @@ static void defuse(char *s, char keep)
     }
 }
 
+void log_set_program(const char *name)
+{
+    program = name;
+}
+
 static void __attribute__((format(printf, 3, 0)))
 put_line(int fd, const char *kind, const char *fmt, va_list ap)
 {
@@ -70,7 +76,7 @@ put_line(int fd, const char *kind, const char *fmt, va_list ap)
     while (length > 0 && text[length - 1] == '\n')
         text[--length] = 0;
     defuse(text, 0);
-    autofree char *line = xasprintf("ferry: %s%s\n", kind, text);
+    autofree char *line = xasprintf("%s: %s%s\n", program, kind, text);
     write_all(fd, line, strlen(line));
     errno = saved; /* a message between a failure and its test changes nothing */
 }
@@ -105,7 +111,7 @@ void log_error_with_hint(const char *message, const char *hint)
     autofree char *lines = xasprintf("%s", hint);
     defuse(text, 0);
     defuse(lines, '\n');
-    autofree char *all = xasprintf("ferry: %s\n%s%s", text, lines, *lines ? "\n" : "");
+    autofree char *all = xasprintf("%s: %s\n%s%s", program, text, lines, *lines ? "\n" : "");
     write_all(STDERR_FILENO, all, strlen(all));
 }
 
@@ -156,7 +162,7 @@ put_bounded(struct bounded *b, const char *fmt, va_list ap)
         return;
     if (dropped) {
         autofree char *note =
-            xasprintf("ferry: (%llu more lines were dropped)\n", (unsigned long long)dropped);
+            xasprintf("%s: (%llu more lines were dropped)\n", program, (unsigned long long)dropped);
         write_all(item_fd, note, strlen(note));
     }
     put_line(item_fd, "", fmt, ap);

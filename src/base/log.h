@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Messages for whoever started ferry. stdout belongs to the guest's console, so all go to stderr
- * (or to the file of -D), each as one line "ferry: text" in one write. Thread-safe.
+ * (or to the file of -D), each as one line "ferry: text" (a tool has its own name there) in one
+ * write. Thread-safe.
  *
  * What a guest does wrong is logged by log_guest_error(), which is off unless -d guest_errors
  * asks for it and then bounded to 10 lines a second: no guest fills a disk.
@@ -27,6 +28,9 @@ enum log_item {
 };
 
 extern uint32_t log_mask; /* written once at start-up */
+
+/* Who speaks, instead of "ferry". At start-up, before other threads; the name stays the caller's. */
+void log_set_program(const char *name);
 
 void log_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void log_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* "warning: " */

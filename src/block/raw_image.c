@@ -6,13 +6,14 @@
 #include "base/range.h"
 #include "block/image.h"
 
+/* In the order in which qemu-img tells them. */
 static const struct block_create_option create_options[] = {
-    {"extent_size_hint", BLOCK_OPTION_SIZE, "Extent size hint for the image file, 0 to disable",
-     NULL},
+    {"size", BLOCK_OPTION_SIZE, "Virtual disk size", NULL},
     {"nocow", BLOCK_OPTION_BOOL, "Turn off copy-on-write (valid only on btrfs)", NULL},
     {"preallocation", BLOCK_OPTION_STRING, "Preallocation mode (allowed values: off, falloc, full)",
      NULL},
-    {"size", BLOCK_OPTION_SIZE, "Virtual disk size", NULL},
+    {"extent_size_hint", BLOCK_OPTION_SIZE, "Extent size hint for the image file, 0 to disable",
+     NULL},
     {0},
 };
 

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: MIT */
+/* Start and end of tools, and the small things that all of them parse and print. See tool.h. */
+#include "tools/common/tool.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "aio/loop.h"
+#include "base/log.h"
+#include "base/options.h"
+#include "base/range.h"
+#include "block/node.h"
+#include "config.h"
+
+static const char *program = "";
+static struct aio_loop *main_loop;
+
+/* ---- start and end --------------------------------------------------------------------------- */
+
+bool tool_start(const char *name, struct error **errp)
+{
+    program = name;
+    log_set_program(name);
+    signal(SIGPIPE, SIG_IGN);
+    main_loop = aio_loop_new("main", AIO_LOOP_AUTO, errp);
+    if (!main_loop) {
+        return false;
+    }
+    aio_loop_bind(main_loop);
+    return true;
+}
+
+void tool_end(void)
+{
+    if (main_loop) {
+        block_nodes_close();
+        aio_loop_unbind(main_loop);
+        aio_loop_free(main_loop);
+        main_loop = NULL;
+    }
+}
+
+const char *tool_name(void)
+{
+    return program;
+}
+
+void tool_print_version(void)
+{
+    printf("%s version %s\n", program, FERRY_VERSION);
+}
+
+int tool_finish_output(void)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout)) {
+        return 0;
+    }
+    log_error("Could not write to standard output: %s", strerror(errno));
+    return 1;
+}
+
+/* ---- objects --------------------------------------------------------------------------------- */
+
+bool tool_add_object(const char *text, struct error **errp)
+{
+    struct options *opts = options_parse(text, "qom-type", errp);
+
+    if (!opts) {
+        return false;
+    }
+    const char *type = options_get(opts, "qom-type");
+    error_set(errp,
+              type ? "--object: '%s' is not a type of object that %s has"
+                   : "--object: Parameter 'qom-type' is missing",
+              type ? type : "", program);
+    options_free(opts);
+    return false;
+}
+
+/* ---- values ---------------------------------------------------------------------------------- */
+
+bool tool_check_cache(const char *mode, const char *what, struct error **errp)
+{
+    static const char *const modes[] = {"none",         "off",        "writeback",
+                                        "writethrough", "directsync", "unsafe"};
+
+    for (size_t i = 0; mode && i < ARRAY_SIZE(modes); i++) {
+        if (!strcmp(mode, modes[i])) {
+            return true;
+        }
+    }
+    if (mode) {
+        error_set(errp, "Invalid %s option: %s", what, mode);
+    }
+    return !mode;
+}
+
+bool tool_check_aio(const char *aio, struct error **errp)
+{
+    if (!aio || !strcmp(aio, "threads") || !strcmp(aio, "io_uring")) {
+        return true;
+    }
+    error_set(errp, "Invalid aio option: %s; use threads or io_uring", aio);
+    return false;
+}
+
+/* Digits and perhaps a suffix: if parse_size() refuses it, it is too much. */
+static bool is_number(const char *text)
+{
+    size_t digits = strspn(text, "0123456789");
+
+    return digits &&
+           (!text[digits] || (strchr("bBkKmMgGtTpPeE", text[digits]) && !text[digits + 1]));
+}
+
+bool tool_parse_size(const char *text, const char *what, uint64_t min, uint64_t max,
+                     uint64_t *bytes, struct error **errp)
+{
+    bool is_valid = parse_size(text, 1, bytes);
+
+    if (is_valid && *bytes >= min && *bytes <= max) {
+        return true;
+    }
+    if (is_valid || is_number(text)) {
+        error_set(errp, "Invalid %s specified. Must be between %" PRIu64 " and %" PRIu64 ".", what,
+                  min, max);
+    } else {
+        error_set(errp, "Invalid %s specified. You may use k, M, G, T, P or E suffixes for", what);
+        error_add_hint(errp,
+                       "%s: kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.",
+                       program);
+    }
+    return false;
+}
+
+char *tool_size_text(uint64_t bytes, char *text)
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+    double value = (double)bytes;
+    size_t unit = 0;
+
+    while (value >= 1000 && unit + 1 < ARRAY_SIZE(units)) {
+        value /= 1024;
+        unit++;
+    }
+    snprintf(text, TOOL_SIZE_TEXT, "%.3g %s", value, units[unit]);
+    return text;
+}

@@ -1,0 +1,357 @@
+/* SPDX-License-Identifier: MIT */
+/* ferry-img info: what an image is. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/alloc.h"
+#include "base/range.h"
+#include "tools/common/tool.h"
+#include "tools/img/img.h"
+
+/* A backing chain longer than this is taken for a circle by other names (links, json:). */
+#define MAX_CHAIN 1000
+
+struct info {
+    struct img_common common;
+    bool chain;
+};
+
+/* An image of the chain. */
+struct described {
+    char *filename, *format;
+    struct block_image_info info;
+    struct block_snapshot *snapshots;
+    size_t snapshot_count;
+    struct described *next;
+};
+
+/* ---- finding out ----------------------------------------------------------------------------- */
+
+static void described_free(struct described *list)
+{
+    for (struct described *next; list; list = next) {
+        next = list->next;
+        block_image_info_free(&list->info);
+        block_snapshots_free(list->snapshots, list->snapshot_count);
+        free(list->filename);
+        free(list->format);
+        free(list);
+    }
+}
+
+static struct described *describe(const struct img_open *how, struct error **errp)
+{
+    struct block_backend *be = img_open(how, errp);
+
+    if (!be) {
+        return NULL;
+    }
+    struct block_node *node = backend_root(be);
+    struct described *d = xnew(struct described);
+    d->filename = xstrdup(*node->filename ? node->filename : how->filename);
+    d->format = xstrdup(node->driver->name);
+    block_image_info(node, &d->info);
+    if (img_ops(node)->snapshot_list) {
+        d->snapshot_count = img_ops(node)->snapshot_list(img_format_node(be), &d->snapshots);
+    }
+    block_image_close(be);
+    return d;
+}
+
+static bool was_described(const struct described *list, const char *filename)
+{
+    for (; list; list = list->next) {
+        if (!strcmp(list->filename, filename)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The image, and with --backing-chain those below it. NULL and *errp if one cannot be opened. */
+static struct described *describe_chain(const struct info *info, const char *filename,
+                                        struct error **errp)
+{
+    struct img_open how = {
+        .filename = filename,
+        .format = info->common.format,
+        .image_opts = info->common.image_opts,
+        .flags = BLOCK_OPEN_NO_BACKING | (info->common.force_share ? BLOCK_OPEN_FORCE_SHARE : 0),
+    };
+    struct described *list = NULL, **last = &list;
+
+    for (size_t count = 0; how.filename; count++) {
+        if (count == MAX_CHAIN || (count && was_described(list, how.filename))) {
+            error_set(errp, "Backing file '%s' creates an infinite loop.", how.filename);
+            break;
+        }
+        struct described *d = *last = describe(&how, errp);
+        if (!d) {
+            break;
+        }
+        last = &d->next;
+        if (!info->chain || !d->info.full_backing_filename) {
+            return list;
+        }
+        how.image_opts = false;
+        how.filename = d->info.full_backing_filename;
+        how.format = d->info.backing_format;
+    }
+    described_free(list);
+    return NULL;
+}
+
+/* ---- for people ------------------------------------------------------------------------------ */
+
+static void print_value(const json_t *value, int depth);
+
+static void print_member(const char *key, const json_t *value, int depth)
+{
+    printf("%*s", depth * 4, "");
+    for (const char *p = key; *p; p++) {
+        putchar(*p == '-' ? ' ' : *p);
+    }
+    putchar(':');
+    print_value(value, depth);
+}
+
+static void print_members(const json_t *value, int depth)
+{
+    const char *key;
+    json_t *member;
+    size_t index;
+
+    if (json_is_array(value)) {
+        json_array_foreach(value, index, member) {
+            char name[32];
+            snprintf(name, sizeof(name), "[%zu]", index);
+            print_member(name, member, depth);
+        }
+    } else {
+        json_object_foreach((json_t *)value, key, member) {
+            print_member(key, member, depth);
+        }
+    }
+}
+
+static void print_value(const json_t *value, int depth)
+{
+    switch (json_typeof(value)) {
+    case JSON_OBJECT:
+    case JSON_ARRAY:
+        putchar('\n');
+        print_members(value, depth + 1);
+        return;
+    case JSON_STRING:
+        printf(" %s\n", json_string_value(value));
+        return;
+    case JSON_INTEGER:
+        printf(" %" JSON_INTEGER_FORMAT "\n", json_integer_value(value));
+        return;
+    case JSON_REAL:
+        printf(" %g\n", json_real_value(value));
+        return;
+    case JSON_TRUE:
+    case JSON_FALSE:
+        printf(" %s\n", json_is_true(value) ? "true" : "false");
+        return;
+    case JSON_NULL:
+        printf(" null\n");
+        return;
+    }
+}
+
+void img_print_snapshots(const struct block_snapshot *list, size_t count)
+{
+    printf("Snapshot list:\n");
+    printf("%-10s%-17s%8s%20s%13s%11s\n", "ID", "TAG", "VM SIZE", "DATE", "VM CLOCK", "ICOUNT");
+    for (size_t i = 0; i < count; i++) {
+        const struct block_snapshot *s = &list[i];
+        char size[TOOL_SIZE_TEXT], date[64] = "", clock[64], icount[32] = "";
+        time_t seconds = (time_t)s->date_sec;
+        struct tm tm;
+        uint64_t ms = s->vm_clock_ns / 1000000;
+
+        if (localtime_r(&seconds, &tm)) {
+            strftime(date, sizeof(date), "%Y-%m-%d %H:%M:%S", &tm);
+        }
+        snprintf(clock, sizeof(clock), "%02" PRIu64 ":%02u:%02u.%03u", ms / 3600000,
+                 (unsigned)(ms / 60000 % 60), (unsigned)(ms / 1000 % 60), (unsigned)(ms % 1000));
+        if (s->icount >= 0) {
+            snprintf(icount, sizeof(icount), "%" PRId64, s->icount);
+        }
+        printf("%-9s %-16s %8s%20s%13s%11s\n", s->id, s->name,
+               tool_size_text(s->vm_state_size, size), date, clock, icount);
+    }
+}
+
+static void print_human(const struct described *d)
+{
+    const struct block_image_info *info = &d->info;
+    char virtual_size[TOOL_SIZE_TEXT], actual[TOOL_SIZE_TEXT] = "unavailable";
+
+    if (info->actual_size >= 0) {
+        tool_size_text((uint64_t)info->actual_size, actual);
+    }
+    printf("image: %s\nfile format: %s\nvirtual size: %s (%" PRIu64 " bytes)\ndisk size: %s\n",
+           d->filename, d->format, tool_size_text(info->virtual_size, virtual_size),
+           info->virtual_size, actual);
+    if (info->has_encryption) {
+        printf("encrypted: yes\n");
+    }
+    if (info->cluster_size) {
+        printf("cluster_size: %" PRIu32 "\n", info->cluster_size);
+    }
+    if (info->is_dirty) {
+        printf("cleanly shut down: no\n");
+    }
+    if (info->backing_filename) {
+        printf("backing file: %s", info->backing_filename);
+        if (!info->full_backing_filename) {
+            printf(" (cannot determine actual path)");
+        } else if (strcmp(info->backing_filename, info->full_backing_filename) != 0) {
+            printf(" (actual path: %s)", info->full_backing_filename);
+        }
+        putchar('\n');
+        if (info->backing_format) {
+            printf("backing file format: %s\n", info->backing_format);
+        }
+    }
+    if (d->snapshot_count) {
+        img_print_snapshots(d->snapshots, d->snapshot_count);
+    }
+    const json_t *data = json_object_get(info->specific, "data");
+    if (json_object_size(data)) {
+        printf("Format specific information:\n");
+        print_members(data, 1);
+    }
+}
+
+/* ---- for programs ---------------------------------------------------------------------------- */
+
+static void set_string(json_t *object, const char *key, const char *value)
+{
+    if (value) {
+        /* File names need not be UTF-8, JSON does. */
+        json_t *string = json_string(value);
+        json_object_set_new(object, key, string ? string : json_string("?"));
+    }
+}
+
+static json_t *snapshots_json(const struct described *d)
+{
+    json_t *array = json_array();
+
+    for (size_t i = 0; i < d->snapshot_count; i++) {
+        const struct block_snapshot *s = &d->snapshots[i];
+        json_t *object = json_object();
+        set_string(object, "id", s->id);
+        set_string(object, "name", s->name);
+        json_object_set_new(object, "vm-state-size", json_integer((json_int_t)s->vm_state_size));
+        json_object_set_new(object, "date-sec", json_integer(s->date_sec));
+        json_object_set_new(object, "date-nsec", json_integer(s->date_nsec));
+        json_object_set_new(object, "vm-clock-sec",
+                            json_integer((json_int_t)(s->vm_clock_ns / 1000000000)));
+        json_object_set_new(object, "vm-clock-nsec",
+                            json_integer((json_int_t)(s->vm_clock_ns % 1000000000)));
+        if (s->icount >= 0) {
+            json_object_set_new(object, "icount", json_integer(s->icount));
+        }
+        json_array_append_new(array, object);
+    }
+    return array;
+}
+
+static json_t *to_json(const struct described *d)
+{
+    const struct block_image_info *info = &d->info;
+    json_t *object = json_object();
+
+    set_string(object, "filename", d->filename);
+    set_string(object, "format", d->format);
+    json_object_set_new(object, "virtual-size", json_integer((json_int_t)info->virtual_size));
+    if (info->actual_size >= 0) {
+        json_object_set_new(object, "actual-size", json_integer(info->actual_size));
+    }
+    json_object_set_new(object, "dirty-flag", json_boolean(info->is_dirty));
+    if (info->has_encryption) {
+        json_object_set_new(object, "encrypted", json_true());
+    }
+    if (info->cluster_size) {
+        json_object_set_new(object, "cluster-size", json_integer(info->cluster_size));
+    }
+    set_string(object, "backing-filename", info->backing_filename);
+    set_string(object, "full-backing-filename", info->full_backing_filename);
+    set_string(object, "backing-filename-format", info->backing_format);
+    if (d->snapshot_count) {
+        json_object_set_new(object, "snapshots", snapshots_json(d));
+    }
+    if (info->specific) {
+        json_object_set(object, "format-specific", info->specific);
+    }
+    return object;
+}
+
+/* ---- the command ----------------------------------------------------------------------------- */
+
+static int run(void *fields, int count, char **operands, struct error **errp)
+{
+    struct info *info = fields;
+    bool json;
+
+    if (!img_parse_output(&info->common, &json, errp)) {
+        return EXIT_FAILURE;
+    }
+    if (count != 1) {
+        tool_usage_error(errp, "Expecting one image file name");
+        return EXIT_FAILURE;
+    }
+    struct described *list = describe_chain(info, operands[0], errp);
+    if (!list) {
+        return EXIT_FAILURE;
+    }
+    if (json) {
+        json_t *array = json_array();
+        for (struct described *d = list; d; d = d->next) {
+            json_array_append_new(array, to_json(d));
+        }
+        if (info->chain) {
+            img_print_json(array);
+        } else {
+            img_print_json(json_incref(json_array_get(array, 0)));
+            json_decref(array);
+        }
+    } else {
+        for (struct described *d = list; d; d = d->next) {
+            print_human(d);
+            if (d->next) {
+                putchar('\n');
+            }
+        }
+    }
+    described_free(list);
+    return EXIT_SUCCESS;
+}
+
+static const struct tool_option options[] = {
+    IMG_OPTION_FORMAT,
+    IMG_OPTION_IMAGE_OPTS,
+    {0, "backing-chain", TOOL_FLAG, offsetof(struct info, chain), NULL,
+     "also the files behind it, from top to bottom"},
+    IMG_OPTION_OUTPUT,
+    IMG_OPTION_SHARE,
+    IMG_OPTION_OBJECT,
+    {0},
+};
+
+const struct img_command img_info = {
+    .name = "info",
+    .operands = "FILE",
+    .summary = "prints what an image is",
+    .options = options,
+    .fields_size = sizeof(struct info),
+    .run = run,
+};
