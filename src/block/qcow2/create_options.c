@@ -12,20 +12,21 @@
 #define MIN_EXTL2_CLUSTER     16384u
 #define USE_V3                " (use version=v3 or greater)"
 
+/* In the order in which qemu-img tells them. */
 const struct block_create_option qcow2_create_option_list[] = {
+    {"cluster_size", BLOCK_OPTION_SIZE, "Size of clusters, 512 to 2M", "65536"},
+    {"extended_l2", BLOCK_OPTION_BOOL, "L2 entries with subclusters", "off"},
+    {"preallocation", BLOCK_OPTION_STRING, "What is allocated: off, metadata, falloc, full", NULL},
+    {"compression_type", BLOCK_OPTION_STRING, "How clusters are compressed: zlib or zstd", "zlib"},
+    {"size", BLOCK_OPTION_SIZE, "Size of the disk that the guest sees", NULL},
+    {"compat", BLOCK_OPTION_STRING, "Version of the format: 0.10 (v2) or 1.1 (v3)", NULL},
     {"backing_file", BLOCK_OPTION_STRING, "File name of the image that shows below this one", NULL},
     {"backing_fmt", BLOCK_OPTION_STRING, "Format of the backing file", NULL},
-    {"cluster_size", BLOCK_OPTION_SIZE, "Size of clusters, 512 to 2M", "65536"},
-    {"compat", BLOCK_OPTION_STRING, "Version of the format: 0.10 (v2) or 1.1 (v3)", NULL},
-    {"compression_type", BLOCK_OPTION_STRING, "How clusters are compressed: zlib or zstd", "zlib"},
     {"data_file", BLOCK_OPTION_STRING, "File name of a second file that holds the data", NULL},
     {"data_file_raw", BLOCK_OPTION_BOOL, "The data file is always a valid raw image", NULL},
-    {"extended_l2", BLOCK_OPTION_BOOL, "L2 entries with subclusters", "off"},
     {"lazy_refcounts", BLOCK_OPTION_BOOL, "Refcounts are updated late", "off"},
-    {"nocow", BLOCK_OPTION_BOOL, "No copy-on-write of the host's file (btrfs)", NULL},
-    {"preallocation", BLOCK_OPTION_STRING, "What is allocated: off, metadata, falloc, full", NULL},
     {"refcount_bits", BLOCK_OPTION_UINT, "Width of refcounts, 1 to 64 bits", "16"},
-    {"size", BLOCK_OPTION_SIZE, "Size of the disk that the guest sees", NULL},
+    {"nocow", BLOCK_OPTION_BOOL, "No copy-on-write of the host's file (btrfs)", NULL},
     {NULL},
 };
 
