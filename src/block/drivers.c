@@ -8,8 +8,16 @@
 #include "base/alloc.h"
 
 const struct block_driver *const block_drivers[] = {
-    &block_driver_raw,     &block_driver_file,     &block_driver_host_device,
-    &block_driver_null_co, &block_driver_blkdebug, NULL,
+    /* One a line: */
+    /* clang-format off */
+    &block_driver_raw,
+    &block_driver_file,
+    &block_driver_host_device,
+    &block_driver_null_co,
+    &block_driver_qcow2,
+    &block_driver_blkdebug,
+    NULL,
+    /* clang-format on */
 };
 
 static const struct block_driver *test_driver;

@@ -11,5 +11,6 @@ extern const struct block_driver block_driver_file;
 extern const struct block_driver block_driver_host_device;
 extern const struct block_driver block_driver_null_co;
 extern const struct block_driver block_driver_blkdebug;
+extern const struct block_driver block_driver_qcow2;
 
 #endif

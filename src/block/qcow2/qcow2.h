@@ -45,14 +45,35 @@
 #ifndef FERRY_BLOCK_QCOW2_QCOW2_H
 #define FERRY_BLOCK_QCOW2_QCOW2_H
 
+#include "aio/loop.h"
+#include "base/bytes.h"
 #include "block/gate.h"
 #include "block/image.h"
 #include "block/node.h"
 #include "block/qcow2/cache.h"
 #include "block/qcow2/format.h"
 
-struct qcow2_alloc; /* clusters that a request under way has taken: alloc.c */
-struct qcow2_free;  /* clusters that wait to be free: alloc.c */
+/* Guest clusters that a request under way gives other contents and another entry. Others that want
+ * to change these entries wait. On the stack of the request's coroutine; listed under lock. */
+struct qcow2_alloc {
+    uint64_t offset, length; /* guest bytes, whole clusters */
+    struct co_queue waiters;
+    struct qcow2_alloc *next;
+};
+
+/* Clusters that wait to be free: alloc.c. */
+struct qcow2_free {
+    uint64_t offset, length; /* host bytes, whole clusters */
+    bool discard;            /* the host may forget them */
+};
+
+struct qcow2_free_list {
+    struct qcow2_free *list;
+    size_t count, capacity;
+    unsigned epoch; /* frees[2]: the last one in which somebody may have looked them up */
+};
+
+struct qcow2_metadata_map; /* corrupt.c */
 
 /* A snapshot as its table has it. */
 struct qcow2_snapshot {
@@ -98,18 +119,20 @@ struct qcow2_state {
     struct qcow2_extension *extensions;
     bool lazy_refcounts; /* by option, or as the image says */
     bool discard_cow, discard_request, discard_snapshot, discard_other; /* pass-discard-* … */
-    unsigned overlap_checks; /* QCOW2_OVERLAP_* that are looked for */
+    unsigned overlap_checks;  /* QCOW2_OVERLAP_* that are looked for */
+    uint32_t clean_interval;  /* seconds after which unused slices go, 0: never */
+    bool has_snapshot_loaded; /* snapshot_load: l1 is a copy of a snapshot's, read-only */
 
     /* under lock (read without it by image operations, drained) */
     struct co_mutex lock;
     uint64_t size; /* bytes that the guest sees */
     uint64_t incompatible, compatible, autoclear;
     /* The active L1 table: entries in host order, as they will be on disk after the next commit.
-     * Loads are atomic: reads look without the lock. */
+     * Loads are atomic: reads look without the lock. Changed by qcow2_set_l1(). */
     _Atomic(uint64_t) *l1;
     uint64_t l1_offset;
     uint32_t l1_size;   /* entries */
-    uint64_t *reftable; /* host order */
+    uint64_t *reftable; /* host order; changed by qcow2_set_reftable() */
     uint64_t reftable_offset;
     uint32_t reftable_size; /* entries, whole clusters */
     uint64_t snapshots_offset;
@@ -119,13 +142,24 @@ struct qcow2_state {
     uint64_t bitmap_dir_offset, bitmap_dir_size; /* the bitmaps extension; 0: none */
     uint32_t bitmap_count;
     struct qcow2_alloc *allocs;
-    uint64_t free_hint;          /* cluster: none below is free, as far as is known */
-    uint64_t compressed_at;      /* host offset where the next compressed cluster may begin, or 0 */
-    struct qcow2_free *frees[3]; /* not yet unlinked on disk, unlinked, waiting for an epoch */
-    bool reftable_dirty, l1_dirty; /* what commits take along */
+    uint64_t free_hint;     /* cluster: none below is free, as far as is known */
+    uint64_t fresh_from;    /* host offset: nothing at or behind it was ever written or given out */
+    uint64_t compressed_at; /* host offset where the next compressed cluster may begin, or 0 */
+    struct qcow2_free_list frees[3]; /* not yet unlinked on disk, unlinked, waiting for an epoch */
+    /* What commits take along: a byte per sector of the table, and whether there is one. */
+    uint8_t *l1_dirty, *reftable_dirty;
+    bool any_l1_dirty, any_reftable_dirty;
+    bool reftable_moved; /* the header does not say so yet */
+    uint64_t generation; /* of changes of metadata */
 
     /* under commit_lock */
     struct co_mutex commit_lock;
+
+    /* What is where in the file: clusters of metadata by kind. Changed under lock, read without. */
+    _Atomic(struct qcow2_metadata_map *) metadata;
+
+    /* main loop */
+    struct aio_timer clean_timer;
 
     /* have mutexes of their own */
     struct qcow2_cache l2_cache, refcount_cache;
@@ -134,7 +168,12 @@ struct qcow2_state {
     struct striped_count epoch_users[2]; /* requests that began in an even, an odd epoch */
     _Atomic(unsigned) epoch;
     _Atomic(bool) corrupt;   /* found at run time or in the header: writes fail with -EIO */
+    _Atomic(bool) has_told;  /* of corruption that is not fatal */
     _Atomic(bool) dirty_bit; /* the dirty bit is on disk (lazy refcounts) */
+    /* Metadata was changed that is perhaps not yet on stable storage. */
+    _Atomic(bool) unstable;
+    /* Commits that have begun; the last one that brought all it found to stable storage. */
+    _Atomic(uint64_t) commits_begun, commits_done;
 };
 
 static inline struct qcow2_state *qcow2_of(struct block_node *node)
@@ -151,6 +190,14 @@ static inline uint64_t qcow2_align_cluster(const struct qcow2_state *s, uint64_t
 
 /* Reads and checks header, extensions, L1 and refcount tables; fills the state. In a coroutine. */
 int co_qcow2_read_header(struct block_node *node, struct error **errp);
+/* The tables anew from where the state says they are, after an image operation wrote them; the
+ * caches are dropped. Drained, all clean. */
+int co_qcow2_reload_tables(struct block_node *node, struct error **errp);
+/* What co_qcow2_read_header() made. */
+void qcow2_free_header(struct qcow2_state *s);
+/* Reads metadata: what is missing behind the end of the file is zeroes; -EIO if all of it is. */
+int co_qcow2_pread(struct block_node *node, uint64_t offset, void *to, size_t size);
+int co_qcow2_pwrite(struct block_node *node, uint64_t offset, const void *from, size_t size);
 /* header_encode.c: the bytes of the first cluster (cluster_size) as the state says: header,
  * extensions, backing name. -ENOSPC if they do not fit into it. */
 int qcow2_encode_header(const struct qcow2_state *s, void *cluster);
@@ -169,6 +216,10 @@ int co_qcow2_set_autoclear(struct block_node *node, uint64_t set, uint64_t clear
 void qcow2_signal_corruption(struct block_node *node, bool fatal, uint64_t offset, uint64_t length,
                              const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 
+/* After corruption was found: the header gets the corrupt bit, if it has not. In a coroutine, not
+ * with lock held. */
+void co_qcow2_mark_corrupt(struct block_node *node);
+
 /* Metadata that a write to [offset, offset + length) of the image's file would hit. */
 #define QCOW2_OVERLAP_HEADER    BIT(0)
 #define QCOW2_OVERLAP_L1        BIT(1)
@@ -182,6 +233,12 @@ void qcow2_signal_corruption(struct block_node *node, bool fatal, uint64_t offse
 /* 0, or -EIO after qcow2_signal_corruption(); ignore: kinds that it may be. No I/O, does not yield:
  * inactive L2 tables are not looked at here. */
 int qcow2_check_overlap(struct block_node *node, unsigned ignore, uint64_t offset, uint64_t length);
+/* The map that the checks use: from the tables (at open, and after image operations); changes. Under
+ * lock. */
+void qcow2_metadata_rebuild(struct block_node *node);
+void qcow2_metadata_add(struct qcow2_state *s, unsigned kind, uint64_t offset, uint64_t length);
+void qcow2_metadata_remove(struct qcow2_state *s, unsigned kind, uint64_t offset, uint64_t length);
+void qcow2_metadata_free(struct qcow2_state *s);
 
 /* ---- refcount.c, alloc.c; all with lock held, in a coroutine ------------------------------------ */
 
@@ -200,6 +257,23 @@ int64_t co_qcow2_alloc_bytes(struct block_node *node, uint64_t size);
 void qcow2_free(struct block_node *node, uint64_t offset, uint64_t length, bool discard);
 /* What an L2 entry refers to: its cluster, or the sectors of its compressed data. */
 void qcow2_free_entry(struct block_node *node, uint64_t entry, bool discard);
+/* Subtracts 1 at once: of clusters that nothing on disk ever pointed to. */
+int co_qcow2_unref(struct block_node *node, uint64_t offset, uint64_t length, bool discard);
+/* Frees that have waited long enough become free. With commit_lock, without lock. */
+int co_qcow2_release_frees(struct block_node *node);
+/* Forgets what it knows about free clusters: after image operations. */
+void qcow2_reset_allocator(struct block_node *node);
+void qcow2_set_l1(struct qcow2_state *s, uint32_t index, uint64_t entry);
+void qcow2_set_reftable(struct qcow2_state *s, uint32_t index, uint64_t entry);
+
+/* Waits until nobody changes entries of [offset, offset + length) any more; with lock held, which
+ * is released meanwhile: what was looked up before has to be looked up again if it says true. */
+bool co_qcow2_wait_allocs(struct block_node *node, uint64_t offset, uint64_t length);
+/* Nobody else does (co_qcow2_wait_allocs() said false): the range, whole clusters, is the
+ * caller's until qcow2_alloc_end(). With lock held. */
+void qcow2_alloc_begin(struct qcow2_state *s, struct qcow2_alloc *alloc, uint64_t offset,
+                       uint64_t length);
+void qcow2_alloc_end(struct qcow2_state *s, struct qcow2_alloc *alloc);
 
 /* ---- commit.c -------------------------------------------------------------------------------- */
 
@@ -231,11 +305,41 @@ struct qcow2_extent {
     uint64_t length; /* bytes that are alike and contiguous; at most what was asked for */
 };
 
+/* Entry `index` of an L2 slice; bitmap: the second word, 0 unless entries are extended. */
+static inline uint64_t qcow2_l2_entry(const struct qcow2_state *s, const void *slice,
+                                      unsigned index, uint64_t *bitmap)
+{
+    const uint8_t *p = (const uint8_t *)slice + (size_t)index * s->l2_entry_size;
+
+    *bitmap = s->extended_l2 ? load_be64(p + 8) : 0;
+    return load_be64(p);
+}
+
+static inline bool qcow2_has_cluster(const struct qcow2_state *s, uint64_t entry)
+{
+    return entry & QCOW2_OFFSET_MASK || (s->has_data_file && entry & QCOW2_COPIED);
+}
+
+enum qcow2_kind qcow2_entry_kind(const struct qcow2_state *s, uint64_t entry, uint64_t bitmap,
+                                 unsigned subcluster);
+
+/* The L2 slice that has the entry of a guest offset, pinned (cache_put(&s->l2_cache, …)), and the
+ * index in it. make: to be changed: there will be an L2 table, this image's alone. *slice becomes
+ * NULL if there is no table. With lock held if make. */
+int co_qcow2_l2_slice(struct block_node *node, uint64_t offset, bool make,
+                      struct qcow2_slice **slice, unsigned *index);
+/* Changes an entry; marks its slice as dirty. With lock held. */
+void qcow2_l2_set(struct block_node *node, struct qcow2_slice *slice, unsigned index,
+                  uint64_t entry, uint64_t bitmap);
+
 /* What is at [offset, offset + length) of the guest's disk: its first extent, from the caches, or
  * read. Takes no coroutine lock unless an L2 slice must be loaded. 0, or negative errno; an
  * impossible entry is -EIO after qcow2_signal_corruption(). */
 int co_qcow2_map(struct block_node *node, uint64_t offset, uint64_t length,
                  struct qcow2_extent *extent);
+/* The same if the caches have it, else false. Does not yield. */
+bool qcow2_map_cached(struct block_node *node, uint64_t offset, uint64_t length,
+                      struct qcow2_extent *extent);
 /* The same through any L1 table (a snapshot's) and without the cache. */
 int co_qcow2_map_l1(struct block_node *node, const uint64_t *l1, uint32_t l1_size, uint64_t offset,
                     uint64_t length, struct qcow2_extent *extent);
@@ -267,6 +371,12 @@ int co_qcow2_read_compressed(struct block_node *node, uint64_t entry, void *to);
  * it is. Several may run at once: deflating happens in the thread pool. */
 int co_qcow2_write_compressed(struct block_node *node, uint64_t offset, const void *data,
                               uint64_t id);
+
+/* ---- read.c ---------------------------------------------------------------------------------- */
+
+/* What the guest would read, within an epoch; what lies behind the end of the disk is zeroes. */
+int co_qcow2_read(struct block_node *node, uint64_t offset, const struct block_iov *iov,
+                  uint64_t id);
 
 /* ---- requests -------------------------------------------------------------------------------- */
 
@@ -305,6 +415,10 @@ bool qcow2_check(struct block_node *node, unsigned fix, struct block_check_resul
 /* What opening does for an image whose dirty bit is set; in a coroutine. */
 int co_qcow2_repair_dirty(struct block_node *node, struct error **errp);
 
+/* options.c: of an open image; makes the caches. children.c: its other files. */
+bool qcow2_parse_options(struct block_node *node, struct options *opts, struct error **errp);
+bool qcow2_open_data_file(struct block_node *node, struct options *opts, struct error **errp);
+bool qcow2_open_backing(struct block_node *node, struct options *opts, struct error **errp);
 /* snapshot.c: reads the table into the state (at open), frees it. */
 int co_qcow2_read_snapshots(struct block_node *node, struct error **errp);
 void qcow2_free_snapshots(struct qcow2_state *s);

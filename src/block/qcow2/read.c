@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: MIT */
+/* Reads, and what is where. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "block/iov.h"
+#include "block/qcow2/qcow2.h"
+
+#define likely(x) __builtin_expect(!!(x), 1)
+
+#define PIECE_IOV        64
+#define MAX_STATUS_STEPS 4096
+
+/* ---- where the bytes are --------------------------------------------------------------------- */
+
+/* From a file, of which what lies behind its end is zeroes. */
+static int co_read_within(struct block_node *file, uint64_t offset, const struct block_iov *iov,
+                          uint64_t id)
+{
+    uint64_t length = block_length(file);
+    struct iovec vec[PIECE_IOV];
+
+    if (likely(range_fits(offset, iov->size, length))) {
+        return block_co_preadv(file, offset, iov, 0, id);
+    }
+    uint64_t there = offset < length ? length - offset : 0;
+    for (uint64_t done = 0; done < there;) {
+        struct block_iov piece = {.iov = vec};
+        piece.size = block_iov_slice(iov, done, there - done, vec, PIECE_IOV, &piece.niov);
+        int ret = block_co_preadv(file, offset + done, &piece, 0, id);
+        if (ret < 0) {
+            return ret;
+        }
+        done += piece.size;
+    }
+    block_iov_zero(iov, there, iov->size - there);
+    return 0;
+}
+
+static int co_read_inflated(struct block_node *node, uint64_t offset, uint64_t entry,
+                            const struct block_iov *iov)
+{
+    struct qcow2_state *s = qcow2_of(node);
+    uint8_t *cluster = aligned_alloc(4096, align_up(s->cluster_size, 4096));
+
+    if (!cluster) {
+        return -ENOMEM;
+    }
+    int ret = co_qcow2_read_compressed(node, entry, cluster);
+    if (ret == 0) {
+        block_iov_write(iov, 0, cluster + (offset & (s->cluster_size - 1)), iov->size);
+    }
+    free(cluster);
+    return ret;
+}
+
+static int co_read_extent(struct block_node *node, uint64_t offset,
+                          const struct qcow2_extent *extent, const struct block_iov *iov,
+                          uint64_t id)
+{
+    switch (extent->kind) {
+    case QCOW2_NORMAL:
+        return co_read_within(qcow2_of(node)->data_file, extent->host, iov, id);
+    case QCOW2_COMPRESSED_DATA:
+        return co_read_inflated(node, offset, extent->entry, iov);
+    case QCOW2_UNALLOCATED:
+        if (node->backing) {
+            return co_read_within(node->backing, offset, iov, id);
+        }
+        block_iov_zero(iov, 0, iov->size);
+        return 0;
+    case QCOW2_ZERO_PLAIN:
+    case QCOW2_ZERO_ALLOC:
+        block_iov_zero(iov, 0, iov->size);
+        return 0;
+    case QCOW2_INVALID:
+        break;
+    }
+    return -EIO;
+}
+
+/* ---- reads ----------------------------------------------------------------------------------- */
+
+/* More than one extent: piece by piece. */
+static int co_read_pieces(struct block_node *node, uint64_t offset, const struct block_iov *iov,
+                          struct qcow2_extent *extent, uint64_t id)
+{
+    struct iovec vec[PIECE_IOV];
+    uint64_t done = 0;
+
+    for (;;) {
+        struct block_iov piece = {.iov = vec};
+        piece.size = block_iov_slice(iov, done, extent->length, vec, PIECE_IOV, &piece.niov);
+        int ret = co_read_extent(node, offset + done, extent, &piece, id);
+        done += piece.size;
+        if (ret < 0 || done == iov->size) {
+            return ret;
+        }
+        ret = co_qcow2_map(node, offset + done, iov->size - done, extent);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+}
+
+int co_qcow2_read(struct block_node *node, uint64_t offset, const struct block_iov *iov,
+                  uint64_t id)
+{
+    struct qcow2_extent extent;
+
+    int ret = co_qcow2_map(node, offset, iov->size, &extent);
+    if (ret < 0) {
+        return ret;
+    }
+    if (likely(extent.length == iov->size)) {
+        return co_read_extent(node, offset, &extent, iov, id);
+    }
+    return co_read_pieces(node, offset, iov, &extent, id);
+}
+
+int qcow2_co_preadv(struct block_node *node, uint64_t offset, const struct block_iov *iov,
+                    unsigned flags, uint64_t id)
+{
+    struct qcow2_state *s = qcow2_of(node);
+
+    unsigned epoch = qcow2_epoch_enter(s);
+    int ret = co_qcow2_read(node, offset, iov, id);
+    qcow2_epoch_leave(s, epoch);
+    if (!likely(ret == 0) && s->corrupt) {
+        co_qcow2_mark_corrupt(node);
+    }
+    return ret;
+}
+
+/* ---- status ---------------------------------------------------------------------------------- */
+
+static int status_of(const struct qcow2_state *s, const struct qcow2_extent *extent, uint64_t *map)
+{
+    *map = 0;
+    switch (extent->kind) {
+    case QCOW2_NORMAL:
+        *map = extent->host;
+        return BLOCK_STATUS_DATA | BLOCK_STATUS_ALLOCATED | BLOCK_STATUS_OFFSET_VALID;
+    case QCOW2_ZERO_ALLOC:
+        *map = extent->host;
+        return BLOCK_STATUS_ZERO | BLOCK_STATUS_ALLOCATED | BLOCK_STATUS_OFFSET_VALID;
+    case QCOW2_ZERO_PLAIN:
+        return BLOCK_STATUS_ZERO | BLOCK_STATUS_ALLOCATED;
+    case QCOW2_COMPRESSED_DATA:
+        return BLOCK_STATUS_DATA | BLOCK_STATUS_ALLOCATED | BLOCK_STATUS_COMPRESSED;
+    case QCOW2_UNALLOCATED:
+    case QCOW2_INVALID:
+        break;
+    }
+    return 0;
+}
+
+int qcow2_co_block_status(struct block_node *node, uint64_t offset, uint64_t *length, uint64_t *map)
+{
+    struct qcow2_state *s = qcow2_of(node);
+    struct qcow2_extent first, next;
+    uint64_t total;
+
+    unsigned epoch = qcow2_epoch_enter(s);
+    int ret = co_qcow2_map(node, offset, *length, &first);
+    total = first.length;
+    for (unsigned i = 0; ret == 0 && total < *length && i < MAX_STATUS_STEPS; i++) {
+        /* An error further on is its own request's. */
+        if (co_qcow2_map(node, offset + total, *length - total, &next) < 0 ||
+            next.kind != first.kind ||
+            ((next.kind == QCOW2_NORMAL || next.kind == QCOW2_ZERO_ALLOC) &&
+             next.host != first.host + total)) {
+            break;
+        }
+        total += next.length;
+    }
+    qcow2_epoch_leave(s, epoch);
+    if (ret < 0) {
+        return ret;
+    }
+    *length = total;
+    return status_of(s, &first, map);
+}
