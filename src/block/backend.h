@@ -83,6 +83,9 @@ int backend_co_flush(struct block_backend *be, uint64_t id);
 int backend_co_discard(struct block_backend *be, uint64_t offset, uint64_t length);
 int backend_co_write_zeroes(struct block_backend *be, uint64_t offset, uint64_t length,
                             unsigned flags);
+/* block_co_status_above() all of the chain. */
+int backend_co_status(struct block_backend *be, uint64_t offset, uint64_t *length, uint64_t *map,
+                      struct block_node **owner, unsigned *depth);
 
 /* From a loop's thread, in a coroutine or not: done(opaque, 0 or -errno) is called later in the
  * same loop, in a coroutine, never before this returns. The iov array and its buffers stay valid

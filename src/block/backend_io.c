@@ -105,6 +105,15 @@ int backend_co_write_zeroes(struct block_backend *be, uint64_t offset, uint64_t 
         .be = be, .type = REQUEST_ZEROES, .offset = offset, .length = length, .flags = flags});
 }
 
+int backend_co_status(struct block_backend *be, uint64_t offset, uint64_t *length, uint64_t *map,
+                      struct block_node **owner, unsigned *depth)
+{
+    co_gate_enter(&be->gate);
+    int ret = block_co_status_above(be->link.node, NULL, offset, length, map, owner, depth);
+    gate_leave(&be->gate);
+    return ret;
+}
+
 /* ---- asynchronous ---------------------------------------------------------------------------- */
 
 static void co_request(void *opaque)

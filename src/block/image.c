@@ -45,6 +45,9 @@ static struct block_node *open_node(const struct block_image_how *how, bool *wri
     if (!opts) {
         return NULL;
     }
+    if (how->detect_zeroes) {
+        options_set(opts, "detect-zeroes", how->detect_zeroes);
+    }
     if (block_open_set_cache(opts, how->cache, write_cache, errp) &&
         (!how->aio || block_open_set_aio(opts, how->aio, errp))) {
         node = block_open_root(opts, flags, false, errp);

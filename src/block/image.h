@@ -51,8 +51,9 @@ struct block_image_how {
     const char *filename; /* or, with image_opts, options: "driver=qcow2,file.filename=x" */
     const char *format;   /* or NULL: looked at, without a warning */
     bool image_opts;
-    const char *cache; /* as -drive cache=, or NULL: writeback */
-    const char *aio;   /* "threads", "io_uring" or NULL */
+    const char *cache;         /* as -drive cache=, or NULL: writeback */
+    const char *aio;           /* "threads", "io_uring" or NULL */
+    const char *detect_zeroes; /* as the node's option, or NULL */
     bool writable;
     bool shares_write; /* others may write meanwhile */
     unsigned flags;    /* BLOCK_OPEN_FORCE_SHARE, _NO_BACKING, _CHECK, _UNMAP, _NOCACHE … */
