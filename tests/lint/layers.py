@@ -3,7 +3,8 @@
 """Checks who includes whom under src/.
 
 A file of a layer includes only headers of its own layer and of earlier ones; block stands on
-base, trace and aio alone, and the image tools on these and block. Only src/accel/kvm knows the KVM API.
+base, trace and aio alone, nbd on these and block, the image tools on these four and nbd. Only
+src/accel/kvm knows the KVM API.
 
     layers.py [repository]      prints every violation; exit status 1 if there is one
 """
@@ -11,10 +12,11 @@ import pathlib
 import re
 import sys
 
-LAYERS = ["base", "trace", "aio", "mem", "block", "device", "accel", "pci", "chardev", "hw",
+LAYERS = ["base", "trace", "aio", "mem", "block", "nbd", "device", "accel", "pci", "chardev", "hw",
           "machine", "monitor", "vmm", "tools"]
 # Layers that may use less than all earlier ones.
-NARROW = {"block": ["base", "trace", "aio"], "tools": ["base", "trace", "aio", "block"]}
+NARROW = {"block": ["base", "trace", "aio"], "nbd": ["base", "trace", "aio", "block"],
+          "tools": ["base", "trace", "aio", "block", "nbd"]}
 # A system header and the one folder that may include it.
 PRIVATE_HEADERS = {"linux/kvm.h": "accel/kvm"}
 
