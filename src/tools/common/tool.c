@@ -21,10 +21,15 @@ static struct aio_loop *main_loop;
 
 /* ---- start and end --------------------------------------------------------------------------- */
 
-bool tool_start(const char *name, struct error **errp)
+void tool_set_name(const char *name)
 {
     program = name;
     log_set_program(name);
+}
+
+bool tool_start(const char *name, struct error **errp)
+{
+    tool_set_name(name);
     signal(SIGPIPE, SIG_IGN);
     main_loop = aio_loop_new("main", AIO_LOOP_AUTO, errp);
     if (!main_loop) {

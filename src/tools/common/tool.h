@@ -19,6 +19,8 @@
 /* Names the program in messages, makes the main loop and binds it to the thread. A closed pipe is an
  * error of the write, no signal. */
 bool tool_start(const char *program, struct error **errp);
+/* Only names it: for what comes before tool_start(). */
+void tool_set_name(const char *program);
 /* Nodes that are left (of tool_add_object() and the like) go, then the loop. */
 void tool_end(void);
 
