@@ -72,7 +72,10 @@ struct img_command {
     void (*release)(void *fields); /* or NULL */
 };
 
-extern const struct img_command img_create, img_info;
+extern const struct img_command img_bench, img_compare, img_convert, img_create, img_info, img_map;
+
+/* convert.c: -l: reads go to a snapshot of the image from now on. */
+bool img_load_snapshot(struct block_backend *be, const char *text, struct error **errp);
 
 /* ---- create.c -------------------------------------------------------------------------------- */
 

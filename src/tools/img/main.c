@@ -12,8 +12,7 @@
 #include "tools/img/img.h"
 
 static const struct img_command *const commands[] = {
-    &img_create,
-    &img_info,
+    &img_bench, &img_compare, &img_convert, &img_create, &img_info, &img_map,
 };
 
 /* ---- help ------------------------------------------------------------------------------------ */
