@@ -5,4 +5,5 @@
 const struct block_image_ops qcow2_image_ops = {
     .create_options = qcow2_create_option_list,
     .create = qcow2_create,
+    .check = qcow2_check,
 };

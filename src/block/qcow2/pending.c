@@ -72,15 +72,6 @@ int qcow2_co_truncate(struct block_node *node, uint64_t length, enum block_preal
     return -ENOTSUP;
 }
 
-int co_qcow2_repair_dirty(struct block_node *node, struct error **errp)
-{
-    error_set(
-        errp,
-        "'%s' was not closed cleanly and its refcounts need a repair: 'qemu-img check -r all'",
-        node->filename);
-    return -ENOTSUP;
-}
-
 int co_qcow2_read_snapshots(struct block_node *node, struct error **errp)
 {
     if (qcow2_of(node)->snapshot_count && node->flags & BLOCK_OPEN_RDWR) {
