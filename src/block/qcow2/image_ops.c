@@ -1,9 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /* What image tools can do with a qcow2 image: the table of it. */
 #include "block/qcow2/create.h"
+#include "block/qcow2/snapshot_ops.h"
 
 const struct block_image_ops qcow2_image_ops = {
     .create_options = qcow2_create_option_list,
     .create = qcow2_create,
     .check = qcow2_check,
+    .snapshot_list = qcow2_snapshot_list,
+    .snapshot_create = qcow2_snapshot_create,
+    .snapshot_apply = qcow2_snapshot_apply,
+    .snapshot_delete = qcow2_snapshot_delete,
+    .snapshot_load = qcow2_snapshot_load,
 };

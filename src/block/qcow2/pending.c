@@ -72,20 +72,6 @@ int qcow2_co_truncate(struct block_node *node, uint64_t length, enum block_preal
     return -ENOTSUP;
 }
 
-int co_qcow2_read_snapshots(struct block_node *node, struct error **errp)
-{
-    if (qcow2_of(node)->snapshot_count && node->flags & BLOCK_OPEN_RDWR) {
-        error_set(errp, "'%s' has internal snapshots and can only be opened with read-only=on",
-                  node->filename);
-        return -ENOTSUP;
-    }
-    return 0;
-}
-
-void qcow2_free_snapshots(struct qcow2_state *s)
-{
-}
-
 int co_qcow2_load_bitmaps(struct block_node *node, struct error **errp)
 {
     if (node->flags & BLOCK_OPEN_RDWR) {
