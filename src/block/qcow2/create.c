@@ -206,13 +206,18 @@ static uint64_t tables_end(const struct qcow2_layout *l)
     return l->l2_tables ? l->data_offset : align_up(l1_end, MIN(l->cluster_size, 4096u));
 }
 
+static uint64_t file_end(const struct qcow2_layout *l)
+{
+    return l->data_clusters ? l->end : tables_end(l);
+}
+
 /* A file that has no bytes yet reads as zeroes; a block device has what it had. */
 static int co_clear(const struct create *c)
 {
     if (!block_length(c->file)) {
         return 0;
     }
-    uint64_t end = MAX(c->l->end, tables_end(c->l));
+    uint64_t end = file_end(c->l);
     int ret = block_co_write_zeroes(
         c->file, 0, c->file->grows ? MIN(end, block_length(c->file)) : end, BLOCK_REQ_MAY_UNMAP);
     return ret == 0 ? block_co_flush(c->file, 0) : ret;
@@ -220,7 +225,7 @@ static int co_clear(const struct create *c)
 
 static int co_set_length(const struct create *c)
 {
-    uint64_t tables = tables_end(c->l), end = MAX(tables, c->l->end);
+    uint64_t tables = tables_end(c->l), end = file_end(c->l);
     int ret = 0;
 
     if (!c->file->grows) {
@@ -356,7 +361,7 @@ static bool create_image(struct block_node *file, const struct qcow2_create_opti
                   layout.cluster_size);
         return false;
     }
-    uint64_t end = MAX(tables_end(&layout), layout.end);
+    uint64_t end = file_end(&layout);
     if (!file->grows && end > block_length(file)) {
         error_set_errno(errp, ENOSPC, "'%s' has %" PRIu64 " bytes, the image needs %" PRIu64,
                         file->filename, block_length(file), end);
