@@ -302,6 +302,7 @@ static int co_make_table(struct block_node *node, struct place *place)
     }
     qcow2_metadata_add(s, QCOW2_OVERLAP_L2, table, s->cluster_size);
     qcow2_set_l1(s, place->l1_index, (uint64_t)table | QCOW2_COPIED);
+    s->any_links = true;
     if (old) {
         /* A snapshot has it, still. */
         qcow2_metadata_remove(s, QCOW2_OVERLAP_L2, old, s->cluster_size);
@@ -318,6 +319,9 @@ int co_qcow2_l2_slice(struct block_node *node, uint64_t offset, bool make,
 
     *slice = NULL;
     int ret = find_place(node, s->l1, s->l1_size, offset, &place);
+    if (ret == 0 && make && offset >> (s->cluster_bits + s->l2_bits) >= s->l1_size) {
+        return -EIO;
+    }
     if (ret == 0 && make && !(s->l1[place.l1_index] & QCOW2_COPIED)) {
         ret = co_make_table(node, &place);
         if (ret == 0) {
@@ -343,6 +347,7 @@ void qcow2_l2_set(struct block_node *node, struct qcow2_slice *slice, unsigned i
         store_be64(p + 8, bitmap);
     }
     cache_change_end(&s->l2_cache, slice);
+    s->any_links |= entry & QCOW2_COMPRESSED || qcow2_has_cluster(s, entry);
     s->generation++;
     atomic_store(&s->unstable, true);
 }

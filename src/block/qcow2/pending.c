@@ -4,52 +4,6 @@
 
 #include "block/qcow2/qcow2.h"
 
-/* ---- requests -------------------------------------------------------------------------------- */
-
-int qcow2_co_pwritev(struct block_node *node, uint64_t offset, const struct block_iov *iov,
-                     unsigned flags, uint64_t id)
-{
-    return -ENOTSUP;
-}
-
-int qcow2_co_flush(struct block_node *node, uint64_t id)
-{
-    return block_co_flush(node->file, id);
-}
-
-int qcow2_co_discard(struct block_node *node, uint64_t offset, uint64_t length)
-{
-    return -ENOTSUP;
-}
-
-int qcow2_co_write_zeroes(struct block_node *node, uint64_t offset, uint64_t length, unsigned flags)
-{
-    return -ENOTSUP;
-}
-
-int64_t co_qcow2_alloc_clusters(struct block_node *node, uint64_t bytes)
-{
-    return -ENOTSUP;
-}
-
-int co_qcow2_unref(struct block_node *node, uint64_t offset, uint64_t length, bool discard)
-{
-    return -ENOTSUP;
-}
-
-void qcow2_free(struct block_node *node, uint64_t offset, uint64_t length, bool discard)
-{
-}
-
-void qcow2_reset_allocator(struct block_node *node)
-{
-}
-
-int co_qcow2_mark_clean(struct block_node *node)
-{
-    return 0;
-}
-
 /* ---- compressed clusters --------------------------------------------------------------------- */
 
 int co_qcow2_read_compressed(struct block_node *node, uint64_t entry, void *to)

@@ -150,6 +150,8 @@ struct qcow2_state {
     uint8_t *l1_dirty, *reftable_dirty;
     bool any_l1_dirty, any_reftable_dirty;
     bool reftable_moved; /* the header does not say so yet */
+    bool is_growing_reftable;
+    bool any_links;      /* entries point to clusters that they did not before */
     uint64_t generation; /* of changes of metadata */
 
     /* under commit_lock */
@@ -172,6 +174,8 @@ struct qcow2_state {
     _Atomic(bool) dirty_bit; /* the dirty bit is on disk (lazy refcounts) */
     /* Metadata was changed that is perhaps not yet on stable storage. */
     _Atomic(bool) unstable;
+    _Atomic(size_t) waiting_frees; /* entries of frees[0] */
+    _Atomic(bool) is_balancing;    /* somebody writes them because there are many */
     /* Commits that have begun; the last one that brought all it found to stable storage. */
     _Atomic(uint64_t) commits_begun, commits_done;
 };
@@ -261,8 +265,16 @@ void qcow2_free_entry(struct block_node *node, uint64_t entry, bool discard);
 int co_qcow2_unref(struct block_node *node, uint64_t offset, uint64_t length, bool discard);
 /* Frees that have waited long enough become free. With commit_lock, without lock. */
 int co_qcow2_release_frees(struct block_node *node);
+void qcow2_append_frees(struct qcow2_free_list *to, struct qcow2_free_list *from);
+bool qcow2_has_frees(const struct qcow2_state *s);
 /* Forgets what it knows about free clusters: after image operations. */
 void qcow2_reset_allocator(struct block_node *node);
+/* Of a map with a byte per sector of a table. */
+static inline size_t qcow2_dirty_map_size(uint32_t entries)
+{
+    return entries / 64 + 1;
+}
+
 void qcow2_set_l1(struct qcow2_state *s, uint32_t index, uint64_t entry);
 void qcow2_set_reftable(struct qcow2_state *s, uint32_t index, uint64_t entry);
 
@@ -280,6 +292,9 @@ void qcow2_alloc_end(struct qcow2_state *s, struct qcow2_alloc *alloc);
 /* Takes all changes of metadata to the file in the order above. flush: on stable storage at return.
  * Without lock and commit_lock. */
 int co_qcow2_commit(struct block_node *node, bool flush);
+/* After changes of metadata: writes them if there are too many of them. Without lock, outside of an
+ * epoch. */
+int co_qcow2_balance(struct block_node *node);
 /* The image can be changed from now on without the refcounts' being on disk: sets the dirty bit. */
 int co_qcow2_mark_dirty(struct block_node *node);
 /* All of the caches go to the file; the dirty bit is cleared. At close, and before image operations
@@ -377,6 +392,8 @@ int co_qcow2_write_compressed(struct block_node *node, uint64_t offset, const vo
 /* What the guest would read, within an epoch; what lies behind the end of the disk is zeroes. */
 int co_qcow2_read(struct block_node *node, uint64_t offset, const struct block_iov *iov,
                   uint64_t id);
+/* Whether all of the range reads as zeroes, as far as this image knows; 1, 0 or negative errno. */
+int co_qcow2_is_zero(struct block_node *node, uint64_t offset, uint64_t length);
 
 /* ---- requests -------------------------------------------------------------------------------- */
 

@@ -134,6 +134,25 @@ int qcow2_co_preadv(struct block_node *node, uint64_t offset, const struct block
     return ret;
 }
 
+int co_qcow2_is_zero(struct block_node *node, uint64_t offset, uint64_t length)
+{
+    struct qcow2_extent e;
+
+    length = MIN(length, qcow2_of(node)->size - MIN(offset, qcow2_of(node)->size));
+    for (uint64_t done = 0; done < length; done += e.length) {
+        int ret = co_qcow2_map(node, offset + done, length - done, &e);
+        if (ret < 0) {
+            return ret;
+        }
+        bool shows = node->backing && offset + done < block_length(node->backing);
+        if (e.kind != QCOW2_ZERO_PLAIN && e.kind != QCOW2_ZERO_ALLOC &&
+            (e.kind != QCOW2_UNALLOCATED || shows)) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
 /* ---- status ---------------------------------------------------------------------------------- */
 
 static int status_of(const struct qcow2_state *s, const struct qcow2_extent *extent, uint64_t *map)

@@ -38,7 +38,7 @@ int co_qcow2_pwrite(struct block_node *node, uint64_t offset, const void *from, 
 
 static uint8_t *new_dirty_map(uint32_t entries)
 {
-    return xcalloc(entries / ENTRIES_PER_SECTOR + 1, 1);
+    return xcalloc(qcow2_dirty_map_size(entries), 1);
 }
 
 /* Reads a table into big-endian memory. */
