@@ -66,13 +66,14 @@ struct img_command {
     const char *summary;  /* one line */
     const struct tool_option *options;
     size_t fields_size;
-    int failure; /* exit status after an error, if it is not 1 */
-    /* operands: count of them in argv. The exit status; with an error set, `failure`. */
+    bool last_is_operand; /* the last argument is no option, also if it begins with '-' */
+    /* operands: count of them. The exit status; EXIT_SUCCESS with an error set becomes 1. */
     int (*run)(void *fields, int count, char **operands, struct error **errp);
     void (*release)(void *fields); /* or NULL */
 };
 
-extern const struct img_command img_bench, img_compare, img_convert, img_create, img_info, img_map;
+extern const struct img_command img_amend, img_bench, img_check, img_compare, img_convert,
+    img_create, img_info, img_map, img_measure, img_resize, img_snapshot;
 
 /* convert.c: -l: reads go to a snapshot of the image from now on. */
 bool img_load_snapshot(struct block_backend *be, const char *text, struct error **errp);

@@ -12,7 +12,8 @@
 #include "tools/img/img.h"
 
 static const struct img_command *const commands[] = {
-    &img_bench, &img_compare, &img_convert, &img_create, &img_info, &img_map,
+    &img_amend, &img_bench, &img_check,   &img_compare, &img_convert,  &img_create,
+    &img_info,  &img_map,   &img_measure, &img_resize,  &img_snapshot,
 };
 
 /* ---- help ------------------------------------------------------------------------------------ */
@@ -61,13 +62,24 @@ static bool add_objects(const struct tool_list *list, struct error **errp)
     return true;
 }
 
+static bool is_help(const char *arg)
+{
+    return !strcmp(arg, "-h") || !strcmp(arg, "--help");
+}
+
 static int run_command(const struct img_command *command, int argc, char **argv,
                        struct error **errp)
 {
     struct img_common *fields = xcalloc(1, command->fields_size);
     int first, status = EXIT_SUCCESS;
+    int parsed = command->last_is_operand && !is_help(argv[argc - 1]) ? argc - 1 : argc;
 
-    switch (tool_parse_args(command->options, argc, argv, fields, &first, errp)) {
+    if (parsed < argc && argc < 3) {
+        tool_usage_error(errp, "Not enough arguments");
+        free(fields);
+        return EXIT_FAILURE;
+    }
+    switch (tool_parse_args(command->options, parsed, argv, fields, &first, errp)) {
     case TOOL_ARGS_HELP:
         print_command_help(command);
         break;
