@@ -19,6 +19,7 @@
 struct copy_source {
     struct block_backend *be;
     uint64_t start, length; /* bytes: its place in the target */
+    uint64_t offset;        /* bytes: what comes before in the image is left out */
 };
 
 struct copy {
@@ -33,6 +34,8 @@ struct copy {
     bool target_is_zero;     /* what is not written reads as zeroes */
     bool target_has_backing; /* what the source's top image does not have shows through */
     uint64_t backing_length; /* of the target's backing file */
+    bool only_allocated;     /* of the source: what it does not have itself is left out */
+    bool writes_holes;       /* holes of the source are written as data */
     bool compressed, out_of_order, salvage, quiet;
     bool offload; /* -C: the host copies, as far as it can */
     unsigned workers;

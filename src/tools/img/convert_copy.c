@@ -55,7 +55,7 @@ static int co_read(struct copy *copy, uint64_t offset, unsigned char *to, size_t
         uint64_t within = offset - source->start;
         size_t n = MIN(size, source->length - within);
 
-        ret = data_co_read(source->be, within, to, n);
+        ret = data_co_read(source->be, source->offset + within, to, n);
         offset += n;
         to += n;
         size -= n;
@@ -88,12 +88,16 @@ static int co_source_status(struct copy *copy, uint64_t offset, uint64_t *length
         copy->target_has_backing ? block_node_skip_filters(node)->backing : NULL;
 
     *length = source->length - within;
-    int status = block_co_status_above(node, base, within, length, &map, NULL, NULL);
+    int status =
+        block_co_status_above(node, base, source->offset + within, length, &map, NULL, NULL);
     if (status < 0 || !*length) {
         if (status >= 0) {
             *length = source->length - within;
         }
         return status < 0 && copy->salvage ? EXTENT_DATA : status < 0 ? status : EXTENT_ZERO;
+    }
+    if (copy->only_allocated && !(status & BLOCK_STATUS_ALLOCATED)) {
+        return EXTENT_BACKING;
     }
     if (status & BLOCK_STATUS_ZERO) {
         bool behind_backing = copy->target_has_backing && offset >= copy->backing_length;
@@ -149,7 +153,7 @@ static bool co_next_locked(struct copy *copy, struct extent *extent)
         if (kind != EXTENT_DATA && end <= offset) {
             kind = EXTENT_DATA; /* not a whole unit */
         }
-        if (kind == EXTENT_DATA || (kind == EXTENT_ZERO && !copy->min_sparse)) {
+        if (kind == EXTENT_DATA || (kind == EXTENT_ZERO && copy->writes_holes)) {
             end = align_down(offset, copy->chunk) + copy->chunk;
             end = MIN(end, align_up(MIN(copy->known_end, copy->total), copy->unit));
             if (kind == EXTENT_ZERO) {
