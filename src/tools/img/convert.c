@@ -168,11 +168,7 @@ bool img_load_snapshot(struct block_backend *be, const char *text, struct error 
         error_set(errp, "Failed to load snapshot: Can't find snapshot");
         return false;
     }
-    if (!img_ops(node)->snapshot_load(node, snapshot, errp)) {
-        error_prepend(errp, "Failed to load snapshot: ");
-        return false;
-    }
-    return true;
+    return img_ops(node)->snapshot_load(node, snapshot, errp);
 }
 
 static bool open_sources(struct convert *c, int count, char **names, struct error **errp)
@@ -276,7 +272,7 @@ static bool create_target(struct convert *c, struct error **errp)
     const char *format = c->out_format ? c->out_format : "raw";
     struct options *opts = img_parse_creation(c->creation, errp);
 
-    if (!opts || !check_creation_names(format, opts, errp) || !check_format(c, format, errp) ||
+    if (!opts || !check_creation_names(format, opts, errp) ||
         (c->backing && !img_set_backing(opts, format, c->backing, c->backing_format, errp)) ||
         refuse_options(c, opts, errp)) {
         options_free(opts);
@@ -483,6 +479,7 @@ static int run(void *fields, int count, char **operands, struct error **errp)
     copy->out_of_order = c->out_of_order || c->compressed;
 
     bool ok = open_sources(c, count - 1, operands, errp) &&
+              (c->no_create || check_format(c, c->out_format ? c->out_format : "raw", errp)) &&
               (!c->bitmaps || bitmaps_check(copy->sources[0].be, c->skip_broken, errp));
     bool began = ok && (c->no_create || create_target(c, errp));
     ok = began && open_target(c, errp) && copy_all(c, errp) &&
