@@ -4,19 +4,6 @@
 
 #include "block/qcow2/qcow2.h"
 
-/* ---- compressed clusters --------------------------------------------------------------------- */
-
-int co_qcow2_read_compressed(struct block_node *node, uint64_t entry, void *to)
-{
-    return -ENOTSUP;
-}
-
-int co_qcow2_write_compressed(struct block_node *node, uint64_t offset, const void *data,
-                              uint64_t id)
-{
-    return -ENOTSUP;
-}
-
 /* ---- image operations ------------------------------------------------------------------------ */
 
 int qcow2_co_truncate(struct block_node *node, uint64_t length, enum block_prealloc prealloc,

@@ -94,6 +94,7 @@ static void free_state(struct block_node *node)
     qcow2_metadata_free(s);
     cache_destroy(&s->l2_cache);
     cache_destroy(&s->refcount_cache);
+    qcow2_inflated_free(s);
     for (size_t i = 0; i < ARRAY_SIZE(s->frees); i++) {
         free(s->frees[i].list);
     }
@@ -135,6 +136,7 @@ static bool qcow2_open(struct block_node *node, struct options *opts, struct err
     node->filename = xstrdup(node->file->filename);
     co_mutex_init(&s->lock);
     co_mutex_init(&s->commit_lock);
+    qcow2_inflated_init(s);
     if (!open_image(node, opts, &err)) {
         error_propagate(errp, err);
         free_state(node);

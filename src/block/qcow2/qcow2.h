@@ -163,6 +163,8 @@ struct qcow2_state {
     /* main loop */
     struct aio_timer clean_timer;
 
+    struct qcow2_inflated *inflated; /* has a lock of its own */
+
     /* have mutexes of their own */
     struct qcow2_cache l2_cache, refcount_cache;
 
@@ -378,10 +380,17 @@ static inline void qcow2_epoch_leave(struct qcow2_state *s, unsigned epoch)
     striped_sub(&s->epoch_users[epoch]);
 }
 
-/* ---- compress.c ------------------------------------------------------------------------------ */
+/* ---- inflate.c, compress.c --------------------------------------------------------------------- */
 
-/* The compressed cluster of an L2 entry, inflated into `to` (cluster_size bytes). */
-int co_qcow2_read_compressed(struct block_node *node, uint64_t entry, void *to);
+struct qcow2_inflated; /* the clusters inflated last: inflate.c */
+void qcow2_inflated_init(struct qcow2_state *s);
+void qcow2_inflated_free(struct qcow2_state *s);
+/* Something else will be in the image's file there. */
+void qcow2_inflated_forget(struct qcow2_state *s, uint64_t offset, uint64_t length);
+/* From the compressed cluster of an L2 entry: [offset, offset + iov->size) of the guest's, which is
+ * within the cluster. Within an epoch. */
+int co_qcow2_read_compressed(struct block_node *node, uint64_t offset, uint64_t entry,
+                             const struct block_iov *iov);
 /* Writes one cluster (zero-padded by the caller) compressed; what does not get smaller is written as
  * it is. Several may run at once: deflating happens in the thread pool. */
 int co_qcow2_write_compressed(struct block_node *node, uint64_t offset, const void *data,

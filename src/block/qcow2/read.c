@@ -39,23 +39,6 @@ static int co_read_within(struct block_node *file, uint64_t offset, const struct
     return 0;
 }
 
-static int co_read_inflated(struct block_node *node, uint64_t offset, uint64_t entry,
-                            const struct block_iov *iov)
-{
-    struct qcow2_state *s = qcow2_of(node);
-    uint8_t *cluster = aligned_alloc(4096, align_up(s->cluster_size, 4096));
-
-    if (!cluster) {
-        return -ENOMEM;
-    }
-    int ret = co_qcow2_read_compressed(node, entry, cluster);
-    if (ret == 0) {
-        block_iov_write(iov, 0, cluster + (offset & (s->cluster_size - 1)), iov->size);
-    }
-    free(cluster);
-    return ret;
-}
-
 static int co_read_extent(struct block_node *node, uint64_t offset,
                           const struct qcow2_extent *extent, const struct block_iov *iov,
                           uint64_t id)
@@ -64,7 +47,7 @@ static int co_read_extent(struct block_node *node, uint64_t offset,
     case QCOW2_NORMAL:
         return co_read_within(qcow2_of(node)->data_file, extent->host, iov, id);
     case QCOW2_COMPRESSED_DATA:
-        return co_read_inflated(node, offset, extent->entry, iov);
+        return co_qcow2_read_compressed(node, offset, extent->entry, iov);
     case QCOW2_UNALLOCATED:
         if (node->backing) {
             return co_read_within(node->backing, offset, iov, id);
