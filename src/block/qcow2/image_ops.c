@@ -6,6 +6,7 @@
 const struct block_image_ops qcow2_image_ops = {
     .create_options = qcow2_create_option_list,
     .create = qcow2_create,
+    .info = qcow2_info,
     .check = qcow2_check,
     .snapshot_list = qcow2_snapshot_list,
     .snapshot_create = qcow2_snapshot_create,
