@@ -147,7 +147,7 @@ static int check_image(struct check *c, struct block_backend *be, const char *fi
         error_prepend(errp, "Check failed: ");
         return EXIT_FAILURE;
     }
-    if (json) {
+    if (json && !c->common.quiet) {
         print_json(&c->result, *node->filename ? node->filename : filename, node->driver->name);
     } else if (prints) {
         print_human(&c->result);

@@ -178,29 +178,37 @@ bool img_set_backing(struct options *opts, const char *format, const char *backi
     return true;
 }
 
-/* Sets the size to the backing file's for the message, if none was given. Errors come later, when
- * the image is made. */
-static void take_size_of_backing(struct options *opts, const char *filename)
+/* Looks into the backing file before anything is said: it must be there, and without a size the new
+ * image has its size. */
+static bool look_at_backing(struct options *opts, const char *filename, struct error **errp)
 {
     const char *backing = options_get(opts, "backing_file");
-    autofree char *path =
-        backing && *backing ? block_image_backing_path(filename, backing, NULL) : NULL;
+    const char *format = options_get(opts, "backing_fmt");
 
-    if (!path || options_has(opts, "size")) {
-        return;
+    if (!backing) {
+        return true;
+    }
+    autofree char *path = block_image_backing_path(filename, backing, errp);
+    if (!path) {
+        return false;
     }
     struct block_node *node = block_image_open_node(
         &(struct block_image_how){
-            .filename = path,
-            .format = options_get(opts, "backing_fmt"),
-            .flags = BLOCK_OPEN_FORCE_SHARE,
-        },
-        NULL);
-    if (node) {
+            .filename = path, .format = format, .flags = BLOCK_OPEN_FORCE_SHARE},
+        errp);
+    if (!node) {
+        error_add_hint(errp, "Could not open backing image.");
+        return false;
+    }
+    if (!format) {
+        error_set(errp, "Backing file specified without backing format");
+        error_add_hint(errp, "Detected format of %s.", node->driver->name);
+    } else if (!options_has(opts, "size")) {
         autofree char *number = xasprintf("%" PRIu64, block_length(node));
         options_set(opts, "size", number);
-        block_node_unref(node);
     }
+    block_node_unref(node);
+    return format != NULL;
 }
 
 /* ---- the command ----------------------------------------------------------------------------- */
@@ -234,8 +242,8 @@ static bool make(const struct create *create, const char *filename, struct optio
     if (!img_set_backing(opts, format, backing, create->backing_format, errp)) {
         return false;
     }
-    if (!create->unsafe) {
-        take_size_of_backing(opts, filename);
+    if (!create->unsafe && !look_at_backing(opts, filename, errp)) {
+        return false;
     }
     if (options_has(opts, "size") && !create->common.quiet) {
         print_formatting(filename, format, opts, known);

@@ -1,0 +1,703 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""ferry-img beside Debian's qemu-img: the same arguments in folders of their own.
+
+    ferry_img.py --build build [--long] [NAME ...]
+
+Each case prepares images with qemu-img and qemu-io, runs commands with both programs, and compares
+exit statuses, standard output (JSON by structure), whether something was said on standard error, and
+the images that come out: `qemu-img check` finds nothing, `qemu-img compare` no difference. What differs
+by nature is left out: space taken on the host, dates, times.
+"""
+import argparse
+import itertools
+import json
+import os
+import pathlib
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from kit import report  # noqa: E402
+
+SECONDS = 120
+REFERENCE = "qemu-img"
+
+
+class Fault(Exception):
+    pass
+
+
+def run(argv, folder, check=False, timeout=SECONDS):
+    done = subprocess.run([str(a) for a in argv], cwd=folder, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, timeout=timeout,
+                          env={**os.environ, "TZ": "UTC", "LC_ALL": "C"}, check=False)
+    out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+    if check and done.returncode:
+        raise Fault(f"{' '.join(map(str, argv))}: status {done.returncode}: {err.strip()}")
+    return done.returncode, out, err
+
+
+# -- what is compared -----------------------------------------------------------------------------
+
+# Of JSON and of lines for people: by nature not the same.
+LOOSE_KEYS = {"actual-size", "date-sec", "date-nsec"}
+LOOSE = [(re.compile(r"^disk size: .*$", re.M), "disk size: …"),
+         (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"), "DATE"),
+         (re.compile(r"completed in [0-9.]+ s"), "completed in … s"),
+         (re.compile(r"(    \(\d+\.\d\d/100%\)\r)+"), "PROGRESS\r")]
+
+
+def strip(value):
+    if isinstance(value, dict):
+        return {k: strip(v) for k, v in value.items() if k not in LOOSE_KEYS}
+    return [strip(v) for v in value] if isinstance(value, list) else value
+
+
+def normalise(text):
+    if text.lstrip()[:1] in ("{", "["):
+        try:
+            return strip(json.loads(text))
+        except json.JSONDecodeError:
+            pass
+    for pattern, replacement in LOOSE:
+        text = pattern.sub(replacement, text)
+    return text.replace("qemu-img", "IMG").replace("ferry-img", "IMG")
+
+
+def first_line(text):
+    return text.strip().split("\n")[0].split("IMG: ")[-1]
+
+
+class Pair:
+    """Two folders with the same images."""
+
+    def __init__(self, program, folder):
+        self.program = program
+        self.ours, self.theirs = folder / "ferry", folder / "qemu"
+        for side in (self.ours, self.theirs):
+            shutil.rmtree(side, ignore_errors=True)
+            side.mkdir(parents=True)
+
+    def prepare(self, *commands):
+        """qemu-img create …, or io IMAGE command … (qemu-io); done once, copied."""
+        for command in commands:
+            words = command.split()
+            if words[0] == "io":
+                argv = ["qemu-io"]
+                if words[1].endswith(".raw"):
+                    argv += ["-f", "raw"]
+                for part in command.split(" ", 2)[2].split("; "):
+                    argv += ["-c", part]
+                run(argv + [words[1]], self.theirs, check=True)
+            elif words[0] == "truncate":
+                run(words, self.theirs, check=True)
+            else:
+                run([REFERENCE] + words, self.theirs, check=True)
+        for path in self.theirs.iterdir():
+            run(["cp", "--sparse=always", path, self.ours / path.name], self.ours, check=True)
+
+    def same(self, *words, stderr="any"):
+        """Both with the same words. stderr: "same" compares the first line, "any" only whether there
+        is one."""
+        ours = run([self.program, *words], self.ours)
+        theirs = run([REFERENCE, *words], self.theirs)
+        what = " ".join(words)
+        if ours[0] != theirs[0]:
+            raise Fault(f"{what}: status {ours[0]}, not {theirs[0]}: {(ours[2] or ours[1]).strip()[:300]}")
+        if normalise(ours[1]) != normalise(theirs[1]):
+            raise Fault(f"{what}: prints {normalise(ours[1])!r}, not {normalise(theirs[1])!r}")
+        errors = [normalise(ours[2]), normalise(theirs[2])]
+        if bool(errors[0].strip()) != bool(errors[1].strip()):
+            raise Fault(f"{what}: says {errors[0]!r}, not {errors[1]!r}")
+        if stderr == "same" and first_line(errors[0]) != first_line(errors[1]):
+            raise Fault(f"{what}: says {first_line(errors[0])!r}, not {first_line(errors[1])!r}")
+        return ours
+
+    def ferry(self, *words, status=0):
+        done = run([self.program, *words], self.ours)
+        if done[0] != status:
+            raise Fault(f"{' '.join(map(str, words))}: status {done[0]}, not {status}: {done[2].strip()}")
+        return done
+
+    def check(self, *names):
+        """Our image has no errors, and the contents that theirs has."""
+        for name in names:
+            if run([REFERENCE, "info", name], self.ours, check=True)[1].find("format: qcow2") > 0:
+                status, out, err = run([REFERENCE, "check", name], self.ours)
+                if status:
+                    raise Fault(f"check of {name}: {(err + out).strip()[:300]}")
+            self.compare(name, self.theirs / name)
+
+    def compare(self, name, other):
+        status, out, err = run([REFERENCE, "compare", name, other], self.ours)
+        if status:
+            raise Fault(f"{name} and {other}: {(out + err).strip()}")
+
+
+# -- images that most cases have ------------------------------------------------------------------
+
+BASE = ["create -q -f qcow2 a.qcow2 10M",
+        "io a.qcow2 write -P 1 0 64k; write -P 2 1M 1M; write -z 3M 1M; write -P 9 9M 512"]
+OVERLAY = BASE + ["create -q -f qcow2 -b a.qcow2 -F qcow2 b.qcow2",
+                  "io b.qcow2 write -P 3 2M 64k; write -z 1M 64k"]
+RAW = ["create -q -f raw a.raw 10M", "io a.raw write -P 1 0 64k; write -P 2 5000k 1M"]
+CASES = {}
+
+
+def case(function):
+    CASES[function.__name__] = function
+    return function
+
+
+# -- commands -------------------------------------------------------------------------------------
+
+@case
+def usage(p, long):
+    p.prepare(*BASE)
+    for words in ([], ["foo"], ["create"], ["create", "-f"], ["create", "-z"], ["create", "--foo"],
+                  ["info"], ["info", "a", "b"], ["check"], ["compare", "a"], ["map"], ["resize"],
+                  ["resize", "a.qcow2"], ["rebase"], ["rebase", "a.qcow2"], ["commit"], ["amend"],
+                  ["amend", "a.qcow2"], ["bench"], ["snapshot", "a", "b"], ["convert"], ["convert", "a"],
+                  ["measure"], ["measure", "a", "b"], ["dd"], ["dd", "if=a"], ["dd", "foo"],
+                  ["check", "-r", "foo", "a.qcow2"], ["info", "--output=foo", "a.qcow2"],
+                  ["snapshot", "-a", "1", "-d", "1", "a.qcow2"], ["bitmap"], ["bitmap", "--add", "a"],
+                  ["bitmap", "a.qcow2", "b"]):
+        p.same(*words, stderr="same")
+
+
+@case
+def create(p, long):
+    p.prepare(*RAW)
+    for words in (["create", "-f", "raw", "c.raw", "10M"], ["create", "c2.raw", "1000"],
+                  ["create", "-f", "qcow2", "c.qcow2", "1.5G"],
+                  ["create", "-f", "qcow2", "-b", "c.qcow2", "-F", "qcow2", "d.qcow2"],
+                  ["create", "-f", "qcow2", "-b", "c.qcow2", "-F", "qcow2", "e.qcow2", "20M"],
+                  ["create", "-q", "-f", "qcow2", "-b", "a.raw", "-F", "raw", "f.qcow2"],
+                  ["create", "-f", "qcow2", "-u", "-b", "nope", "-F", "raw", "g.qcow2", "1M"],
+                  ["create", "-f", "qcow2", "-o", "compat=0.10", "h.qcow2", "64M"],
+                  ["create", "-f", "qcow2", "-o", "size=1G,cluster_size=4k,lazy_refcounts=on",
+                   "-o", "preallocation=metadata", "i.qcow2"],
+                  ["create", "-f", "qcow2", "-o", "refcount_bits=64,compression_type=zstd,compat=v3",
+                   "j.qcow2", "1T"],
+                  ["create", "-f", "qcow2", "-o", "extended_l2=on,cluster_size=128k", "k.qcow2", "1G"],
+                  ["create", "-f", "qcow2", "-o", "data_file=l.raw,data_file_raw=on", "l.qcow2", "8M"],
+                  ["create", "-f", "raw", "-o", "preallocation=falloc", "m.raw", "1M"]):
+        p.same(*words)
+    p.check("c.raw", "c2.raw", "c.qcow2", "d.qcow2", "e.qcow2", "f.qcow2", "h.qcow2", "i.qcow2",
+            "j.qcow2", "k.qcow2", "l.qcow2", "m.raw")
+    for words in (["create", "x"], ["create", "x", "1X"], ["create", "x", "--", "-1"],
+                  ["create", "-f", "foo", "x", "1"], ["create", "-f", "qcow2", "-o", "foo=1", "x", "1"],
+                  ["create", "-f", "qcow2", "x", "1G", "2G"], ["create", "-q", "nonexist/x", "1G"],
+                  ["create", "-f", "qcow2", "-b", "nope", "-F", "raw", "x", "1G"],
+                  ["create", "-f", "qcow2", "-u", "-b", "nope", "-F", "raw", "x"],
+                  ["create", "-f", "qcow2", "-o", "size=1G", "x", "2G"],
+                  ["create", "-f", "raw", "-b", "a.raw", "x"],
+                  ["create", "-f", "qcow2", "-b", "a.raw", "x"],
+                  ["create", "-f", "qcow2", "-b", "", "-F", "raw", "x", "1M"],
+                  ["create", "x", "9999999999999999999999"], ["create", "x", ""]):
+        p.same(*words, stderr="same")
+
+
+@case
+def info(p, long):
+    p.prepare(*RAW, *OVERLAY, "snapshot -c one b.qcow2", "snapshot -c a-rather-long-name-of-it b.qcow2",
+              "bitmap --add b.qcow2 bit", "create -q -f qcow2 -o extended_l2=on,refcount_bits=1 e.qcow2 1G",
+              "create -q -f qcow2 -o data_file=d.raw,data_file_raw=on d.qcow2 1M",
+              "create -q -f qcow2 -o compat=0.10 old.qcow2 1M", "truncate -s 1 odd.raw",
+              "create -q -f qcow2 -o lazy_refcounts=on,compression_type=zstd z.qcow2 1M")
+    names = ["a.raw", "a.qcow2", "b.qcow2", "e.qcow2", "d.qcow2", "old.qcow2", "odd.raw", "z.qcow2"]
+    for name, output in itertools.product(names, ("human", "json")):
+        p.same("info", f"--output={output}", name)
+        p.same("info", "-U", "--backing-chain", f"--output={output}", name)
+    p.same("info", "-f", "raw", "a.qcow2")
+    p.same("info", "file:a.raw")
+    p.same("info", "./a.raw")
+    p.same("info", '--image-opts', "driver=qcow2,file.filename=b.qcow2")
+    p.same("info", '--image-opts', "driver=qcow2,file.driver=file,file.filename=a.qcow2")
+    p.same("info", 'json:{"driver":"raw","file":{"driver":"file","filename":"a.raw"}}')
+    for words in (["info", "nope"], ["info", "-f", "qcow2", "a.raw"],
+                  ["info", "--image-opts", "driver=qcow2,file.filename=nope"],
+                  ["info", "--image-opts", "-f", "raw", "driver=raw,file.filename=a.raw"]):
+        p.same(*words, stderr="same")
+    p.same("info", "-f", "foo", "a.raw")
+    p.same("info", ".")
+
+
+@case
+def check(p, long):
+    p.prepare(*BASE, *RAW)
+    leak, bad = p.theirs / "leak.qcow2", p.theirs / "bad.qcow2"
+    for path, patches in ((leak, [(0x40000, bytes(8))]),
+                          (bad, [(0x20000, b"\0\2"), (0x2000A, b"\0\2")])):
+        data = bytearray((p.theirs / "a.qcow2").read_bytes())
+        for offset, patch in patches:
+            data[offset:offset + len(patch)] = patch
+        path.write_bytes(data)
+        shutil.copy(path, p.ours)
+    for name, output in itertools.product(("a.qcow2", "leak.qcow2", "bad.qcow2", "a.raw", "nope"),
+                                          ("human", "json")):
+        p.same("check", f"--output={output}", name)
+        p.same("check", "-q", "-U", f"--output={output}", name)
+    p.same("check", "-f", "qcow2", "-r", "leaks", "leak.qcow2")
+    p.same("check", "leak.qcow2")
+    p.same("check", "-r", "all", "bad.qcow2")
+    p.same("check", "bad.qcow2")
+    p.check("leak.qcow2", "bad.qcow2")
+
+
+@case
+def compare(p, long):
+    p.prepare(*BASE, *RAW, "truncate -s 10M zero.raw", "truncate -s 20M big.raw",
+              "convert -O qcow2 a.raw ra.qcow2", "convert -c -O qcow2 a.raw rc.qcow2",
+              "truncate -s 20M tail.raw", "io tail.raw write -P 7 15728641 1")
+    pairs = [("a.qcow2", "a.qcow2"), ("a.qcow2", "a.raw"), ("a.raw", "ra.qcow2"), ("ra.qcow2", "rc.qcow2"),
+             ("zero.raw", "big.raw"), ("zero.raw", "tail.raw"), ("tail.raw", "big.raw"),
+             ("nope", "a.raw"), ("a.raw", "nope")]
+    for options in ([], ["-s"], ["-q"], ["-p"]):
+        for first, second in pairs:
+            p.same("compare", "-U", *options, first, second)
+    p.same("compare", "-f", "raw", "-F", "raw", "zero.raw", "big.raw")
+    p.same("compare", "-f", "foo", "zero.raw", "big.raw")
+    p.same("compare", "-T", "foo", "zero.raw", "zero.raw", stderr="same")
+
+
+@case
+def maps(p, long):
+    p.prepare(*RAW, *OVERLAY, "truncate -s 700k short.raw",
+              "create -q -f qcow2 -b short.raw -F raw s.qcow2 2M",
+              "create -q -f qcow2 -o extended_l2=on e.qcow2 4M", "io e.qcow2 write 4k 8k; write -z 20k 4k",
+              "create -q -f qcow2 -o data_file=d.raw,data_file_raw=on d.qcow2 1M", "io d.qcow2 write 0 64k",
+              "create -q -f qcow2 c.qcow2 1M", "io c.qcow2 write -c -P 7 64k 64k")
+    for name in ("a.raw", "a.qcow2", "b.qcow2", "s.qcow2", "e.qcow2", "d.qcow2", "c.qcow2"):
+        for options in ([], ["--output=json"], ["--start-offset=64k", "--max-length=3M"],
+                        ["-s", "64k", "-l", "3M", "--output=json"], ["--max-length=0"],
+                        ["--start-offset=20M"], ["--start-offset=20M", "--output=json"]):
+            p.same("map", *options, name)
+    p.same("map", "--start-offset=foo", "a.raw", stderr="same")
+
+
+@case
+def measure(p, long):
+    p.prepare(*RAW, *OVERLAY, "snapshot -c s a.qcow2", "bitmap --add b.qcow2 bit")
+    for output in ("human", "json"):
+        for words in (["--size", "1G"], ["--size", "1G", "-O", "qcow2"],
+                      ["-O", "qcow2", "-o", "cluster_size=4k", "--size", "8T"],
+                      ["-O", "qcow2", "-o", "cluster_size=2M,refcount_bits=64", "--size", "8T"],
+                      ["-O", "qcow2", "-o", "extended_l2=on", "--size", "1T"],
+                      ["-O", "qcow2", "-o", "preallocation=full", "--size", "1T"],
+                      ["-O", "qcow2", "a.qcow2"], ["-O", "raw", "a.qcow2"], ["-O", "qcow2", "b.qcow2"],
+                      ["-O", "qcow2", "a.raw"], ["-O", "qcow2", "-f", "raw", "a.raw"],
+                      ["-l", "1", "a.qcow2"]):
+            p.same("measure", f"--output={output}", *words)
+    for words in (["--size", "1G", "a.qcow2"], ["-O", "foo", "a.qcow2"], ["--image-opts", "--size", "1G"],
+                  ["-f", "raw", "--size", "1"], ["-l", "x", "--size", "1G"], ["-l", "nope", "a.qcow2"],
+                  ["-O", "qcow2", "-o", "foo=1", "--size", "1"], ["-O", "file", "--size", "1"]):
+        p.same("measure", *words, stderr="same")
+
+
+@case
+def resize(p, long):
+    p.prepare(*RAW, *OVERLAY)
+    for name in ("a.raw", "a.qcow2", "b.qcow2"):
+        fmt = ["-f", "raw" if name == "a.raw" else "qcow2"]
+        for words in (["20M"], ["+1M"], ["-1M"], ["foo"], ["-1G"], ["5M"], ["--preallocation=foo", "30M"]):
+            p.same("resize", *fmt, *words[:-1], name, words[-1], stderr="same")
+        p.same("resize", *fmt, "--shrink", name, "-1M")
+        p.same("resize", "-q", *fmt, "--preallocation=falloc", name, "25M")
+        p.same("resize", *fmt, "--preallocation=falloc", "--shrink", name, "15M", stderr="same")
+        p.same("resize", *fmt, "--shrink", name, "2M")
+        p.same("resize", *fmt, name, "12M")
+        p.check(name)
+    p.same("resize", "nope", "1M", stderr="same")
+    p.same("resize", "a.qcow2", "+1", stderr="same")
+    p.same("resize", "a.raw", "20M")
+
+
+@case
+def snapshots(p, long):
+    p.prepare(*BASE, *RAW)
+    for words in (["a.qcow2"], ["-l", "a.qcow2"], ["-c", "one", "a.qcow2"],
+                  ["-c", "two-with-a-long-name", "a.qcow2"], ["-l", "a.qcow2"], ["-a", "one", "a.qcow2"],
+                  ["-d", "one", "a.qcow2"], ["-c", "three", "a.qcow2"], ["-l", "a.qcow2"],
+                  ["-l", "a.raw"]):
+        p.same("snapshot", *words)
+    p.check("a.qcow2")
+    for side in (p.ours, p.theirs):
+        run(["qemu-io", "-c", "write -P 33 1M 128k", "a.qcow2"], side, check=True)
+    p.same("snapshot", "-a", "three", "a.qcow2")
+    p.check("a.qcow2")
+    p.same("convert", "-l", "three", "a.qcow2", "three.raw")
+    p.check("three.raw")
+    for words in (["-a", "nope", "a.qcow2"], ["-d", "nope", "a.qcow2"]):
+        p.same("snapshot", *words, stderr="same")
+    p.same("snapshot", "-c", "x", "-f", "raw", "a.raw") if False else None
+    p.same("snapshot", "-U", "-a", "three", "a.qcow2")
+
+
+@case
+def dd(p, long):
+    p.prepare(*BASE, *RAW, "truncate -s 1 odd.raw")
+    for i, words in enumerate((["if=a.qcow2"], ["if=a.qcow2", "bs=64k", "count=20"],
+                               ["if=a.qcow2", "bs=64k", "skip=16"], ["if=a.qcow2", "count=0"],
+                               ["if=a.qcow2", "bs=100000", "count=3"], ["if=odd.raw", "bs=1"],
+                               ["-O", "qcow2", "if=a.raw", "bs=1M"], ["-U", "if=a.qcow2", "bs=1M"],
+                               ["-f", "raw", "if=a.qcow2"], ["if=a.qcow2", "skip=100000000"],
+                               ["--image-opts", "if=driver=qcow2,file.filename=a.qcow2", "bs=1M"])):
+        p.same("dd", *words, f"of={i}.out")
+        p.check(f"{i}.out")
+    for words in (["bs=0"], ["bs=foo"], ["bs=3G"], ["count=foo"], ["foo=1"], ["-n"]):
+        p.same("dd", "if=a.qcow2", "of=x", *words, stderr="same")
+    p.same("dd", "if=nope", "of=x", stderr="same")
+
+
+@case
+def commit(p, long):
+    for options, again in (([], True), (["-d"], False), (["-b", "base.qcow2"], False), (["-q"], True),
+                           (["-p"], True), (["-r", "100M"], True)):
+        p.__init__(p.program, p.ours.parent)
+        p.prepare("create -q -f qcow2 base.qcow2 8M", "io base.qcow2 write -P 9 0 128k",
+                  "create -q -f qcow2 -b base.qcow2 -F qcow2 mid.qcow2 10M",
+                  "io mid.qcow2 write -P 3 2M 64k; write -z 64k 64k",
+                  "create -q -f qcow2 -b mid.qcow2 -F qcow2 top.qcow2",
+                  "io top.qcow2 write -P 4 3M 64k; write -P 5 9M 1k")
+        p.same("commit", *options, "top.qcow2")
+        p.check("top.qcow2", "base.qcow2" if "-b" in options else "mid.qcow2")
+        p.same("info", "top.qcow2")
+        if again:
+            p.same("map", "--output=json", "--max-length=1M", "mid.qcow2")
+            p.same("commit", "mid.qcow2")
+            p.check("base.qcow2", "top.qcow2")
+    for words in (["-b", "nope", "top.qcow2"], ["base.qcow2"], ["-r", "foo", "mid.qcow2"],
+                  ["-t", "foo", "mid.qcow2"]):
+        p.same("commit", *words, stderr="same")
+
+
+@case
+def rebase(p, long):
+    chain = ["create -q -f qcow2 base.qcow2 8M", "io base.qcow2 write -P 9 0 256k",
+             "create -q -f qcow2 -b base.qcow2 -F qcow2 mid.qcow2 10M",
+             "io mid.qcow2 write -P 3 2M 64k; write -z 64k 64k",
+             "create -q -f qcow2 -b mid.qcow2 -F qcow2 top.qcow2",
+             "io top.qcow2 write -P 4 3M 64k; write -P 5 9M 1k",
+             "create -q -f qcow2 other.qcow2 4M", "io other.qcow2 write -P 8 0 4M",
+             "truncate -s 1M short.raw"]
+    for words in (["-b", "base.qcow2", "-F", "qcow2"], ["-b", "other.qcow2", "-F", "qcow2"], ["-b", ""],
+                  ["-p", "-b", "short.raw", "-F", "raw"], ["-U", "-u", "-b", "base.qcow2", "-F", "qcow2"],
+                  ["-u", "-b", "base.qcow2", "-F", "qcow2"], ["-u", "-b", "nope", "-F", "raw"], ["-u"],
+                  ["-u", "-b", ""], ["-t", "none", "-T", "none", "-b", "base.qcow2", "-F", "qcow2"]):
+        p.__init__(p.program, p.ours.parent)
+        p.prepare(*chain)
+        p.same("rebase", *words, "top.qcow2")
+        p.same("info", "top.qcow2")
+        if "nope" not in words:
+            p.check("top.qcow2")
+    p.__init__(p.program, p.ours.parent)
+    p.prepare(*chain)
+    for words in (["-b", "base.qcow2", "top.qcow2"], ["-b", "nope", "-F", "qcow2", "top.qcow2"],
+                  ["-u", "-b", "x", "-F", "foo", "top.qcow2"], ["-u", "-b", "mid.qcow2", "top.qcow2"],
+                  ["-t", "foo", "-b", "x", "top.qcow2"], ["-u", "-b", "x", "-F", "raw", "-f", "raw", "short.raw"]):
+        p.same("rebase", *words, stderr="same")
+
+
+@case
+def amend(p, long):
+    p.prepare(*BASE, *RAW, "create -q -f qcow2 c.qcow2 10M", "io c.qcow2 write -P 6 1M 100k")
+    for words in (["lazy_refcounts=on", "a.qcow2"], ["compat=0.10,lazy_refcounts=off", "a.qcow2"],
+                  ["compat=1.1", "a.qcow2"], ["refcount_bits=64", "c.qcow2"], ["refcount_bits=1", "c.qcow2"],
+                  ["size=30M", "c.qcow2"]):
+        p.same("amend", "-o", *words)
+        p.same("info", words[-1])
+        p.check(words[-1])
+    p.same("amend", "-p", "-o", "refcount_bits=16", "c.qcow2")
+    p.check("c.qcow2")
+    for words in (["foo=1", "a.qcow2"], ["cluster_size=4k", "a.qcow2"], ["size=1", "-f", "raw", "a.raw"],
+                  ["backing_file=a.raw,backing_fmt=raw", "c.qcow2"], ["-t", "foo", "a.qcow2"],
+                  ["help"], ["help", "-f", "raw"]):
+        p.same("amend", "-o", *words, stderr="same")
+
+
+@case
+def bitmap(p, long):
+    p.prepare(*BASE, "create -q -f qcow2 c.qcow2 10M", *RAW, "create -q -f qcow2 -o compat=0.10 old.qcow2 1M")
+    for words in (["--add", "a.qcow2", "b0"], ["--add", "-g", "4k", "a.qcow2", "b1"],
+                  ["--add", "--disable", "a.qcow2", "b2"], ["--add", "c.qcow2", "c0"]):
+        p.same("bitmap", *words)
+    p.same("info", "a.qcow2")
+    for side in (p.ours, p.theirs):
+        run(["qemu-io", "-c", "write 1M 100k", "a.qcow2"], side, check=True)
+    for words in (["--disable", "a.qcow2", "b0"], ["--enable", "a.qcow2", "b2"],
+                  ["--merge", "b1", "a.qcow2", "b0"], ["--merge", "b1", "--merge", "b0", "a.qcow2", "b2"],
+                  ["--merge", "b0", "-b", "a.qcow2", "-F", "qcow2", "c.qcow2", "c0"],
+                  ["--clear", "a.qcow2", "b1"], ["--remove", "a.qcow2", "b1"],
+                  ["--add", "--merge", "b0", "-f", "qcow2", "a.qcow2", "b3"]):
+        p.same("bitmap", *words)
+    p.same("info", "--output=json", "a.qcow2")
+    p.same("info", "c.qcow2")
+    p.same("measure", "-O", "qcow2", "a.qcow2")
+    p.same("convert", "--bitmaps", "-O", "qcow2", "a.qcow2", "copy.qcow2")
+    p.same("info", "copy.qcow2")
+    p.check("a.qcow2", "c.qcow2", "copy.qcow2")
+    for words in (["--add", "a.qcow2", "b0"], ["--add", "-g", "5k", "a.qcow2", "x"],
+                  ["--add", "-g", "1", "a.qcow2", "x"], ["--merge", "nope", "a.qcow2", "b0"],
+                  ["--remove", "a.qcow2", "nope"], ["-F", "qcow2", "--add", "a.qcow2", "x"],
+                  ["-g", "4k", "--remove", "a.qcow2", "b0"], ["--add", "-g", "foo", "a.qcow2", "x"]):
+        p.same("bitmap", *words, stderr="same")
+    p.same("bitmap", "--add", "-f", "raw", "a.raw", "x")
+    p.same("bitmap", "--add", "old.qcow2", "x")
+
+
+@case
+def bench(p, long):
+    p.prepare(*RAW, *BASE)
+    for words in (["-c", "10", "a.qcow2"], ["-c", "10", "-w", "-f", "raw", "a.raw"],
+                  ["-c", "1000", "-d", "4", "-o", "64k", "-S", "8k", "-w", "--flush-interval=4", "-f", "raw",
+                   "a.raw"],
+                  ["-d", "2", "-c", "10", "-w", "--flush-interval=4", "--no-drain", "-f", "raw", "a.raw"],
+                  ["-c", "3", "-i", "io_uring", "-w", "--pattern=7", "-f", "raw", "a.raw"],
+                  ["-q", "-c", "3", "-t", "none", "-f", "raw", "a.raw"], ["-c", "0", "-f", "raw", "a.raw"],
+                  ["-c", "10", "-s", "512", "-S", "0", "-U", "-f", "raw", "a.raw"], ["-c", "3", "null-co://"],
+                  ["-c", "100", "-w", "a.qcow2"]):
+        p.same("bench", *words)
+    p.check("a.raw", "a.qcow2")
+    for words in (["--flush-interval=4"], ["-c", "foo"], ["-d", "foo"], ["-S", "foo"], ["-o", "foo"],
+                  ["-c", "10", "-o", "100G"], ["-i", "foo"], ["-t", "foo"], ["--pattern=foo"],
+                  ["--pattern=256"], ["-w", "--flush-interval=foo"], ["-w", "-d", "8", "--flush-interval=4"],
+                  ["-c", "3", "-o", "9M", "-S", "1M", "-s", "2M"]):
+        p.same("bench", *words, "-f", "raw", "a.raw", stderr="same")
+
+
+# -- convert --------------------------------------------------------------------------------------
+
+TARGETS = {
+    "raw": ["-O", "raw"],
+    "qcow2": ["-O", "qcow2"],
+    "v2": ["-O", "qcow2", "-o", "compat=0.10"],
+    "compressed": ["-c", "-O", "qcow2"],
+    "zstd": ["-c", "-O", "qcow2", "-o", "compression_type=zstd"],
+    "small": ["-O", "qcow2", "-o", "cluster_size=512"],
+    "large": ["-c", "-O", "qcow2", "-o", "cluster_size=2M"],
+    "extended": ["-O", "qcow2", "-o", "extended_l2=on,cluster_size=64k"],
+    "prealloc": ["-O", "qcow2", "-o", "preallocation=metadata"],
+    "data": ["-O", "qcow2", "-o", "data_file=data.raw,data_file_raw=on"],
+    "wide": ["-O", "qcow2", "-o", "refcount_bits=1,cluster_size=4k"],
+}
+
+
+def make_source(p, seed):
+    """A raw image with data, holes, repeated bytes and odd ends, in both folders."""
+    rng = random.Random(seed)
+    for path in (p.theirs / "source.raw",):
+        with open(path, "wb") as file:
+            file.truncate(6 * 2**20 + 512 * rng.randrange(200))
+            for _ in range(40):
+                file.seek(rng.randrange(0, 6 * 2**20 - 200000))
+                size = rng.choice((1, 511, 4096, 65536, 131072, 5000))
+                file.write(rng.choice((rng.randbytes(size), bytes(size), b"abc" * (size // 3))))
+    run(["cp", "--sparse=always", p.theirs / "source.raw", p.ours], p.ours, check=True)
+
+
+@case
+def convert(p, long):
+    """Every pair of formats, through ferry-img both ways, and with the options of the copy."""
+    names = list(TARGETS)
+    pairs = itertools.product(names, names) if long else [(n, names[(i + 1) % len(names)])
+                                                          for i, n in enumerate(names)]
+    for number, (first, second) in enumerate(pairs):
+        p.__init__(p.program, p.ours.parent)
+        make_source(p, number)
+        p.ferry("convert", "-f", "raw", *TARGETS[first], "source.raw", "one.img")
+        extra = [[], ["-W"], ["-m", "1"], ["-m", "16", "-W"], ["-t", "none", "-T", "none"],
+                 ["-S", "0"], ["-S", "64k"], ["-p"]][number % 8]
+        if first == "data":
+            (p.ours / "data.raw").rename(p.ours / "data1.raw")
+            run([REFERENCE, "amend", "-o", "data_file=data1.raw", "one.img"], p.ours)
+            p.ferry("convert", "-f", "raw", "-O", "qcow2", "source.raw", "one.img")
+        p.ferry("convert", *extra, *TARGETS[second], "one.img", "two.img")
+        run([REFERENCE, "convert", "-f", "raw", "-O", "raw", "source.raw", "one.img"], p.theirs, check=True)
+        shutil.copy(p.theirs / "one.img", p.theirs / "two.img")
+        p.check("one.img", "two.img")
+
+
+@case
+def convert_options(p, long):
+    p.prepare(*RAW, *OVERLAY, "snapshot -c s a.qcow2", "io a.qcow2 write -P 77 0 1M",
+              "truncate -s 10M there.raw", "io there.raw write -P 99 0 10M", "truncate -s 1 odd.raw",
+              "create -q -f qcow2 there.qcow2 12M", "io there.qcow2 write -P 99 0 10M")
+    for i, words in enumerate((["a.qcow2"], ["a.qcow2", "a.raw"], ["-U", "b.qcow2"], ["-C", "a.qcow2"],
+                               ["-l", "1", "a.qcow2"], ["-l", "snapshot.name=s", "a.qcow2"],
+                               ["-l", "snapshot.id=1,snapshot.name=s", "a.qcow2"],
+                               ["-O", "qcow2", "-B", "a.qcow2", "-F", "qcow2", "b.qcow2"],
+                               ["-O", "qcow2", "-o", "backing_file=a.qcow2,backing_fmt=qcow2", "b.qcow2"],
+                               ["-c", "-O", "qcow2", "-B", "a.qcow2", "-F", "qcow2", "b.qcow2"],
+                               ["-r", "1G", "a.raw"], ["--salvage", "a.raw"], ["-f", "raw", "a.qcow2"],
+                               ["-O", "qcow2", "odd.raw"], ["-p", "-W", "-m", "3", "b.qcow2"],
+                               ["--image-opts", "driver=qcow2,file.filename=b.qcow2"])):
+        p.same("convert", *words, f"{i}.out")
+        p.check(f"{i}.out")
+    p.same("info", "7.out")
+    p.same("convert", "-n", "a.qcow2", "there.raw")
+    p.same("convert", "-n", "-O", "qcow2", "b.qcow2", "there.qcow2")
+    p.check("there.raw", "there.qcow2")
+    p.same("convert", "-n", "--target-image-opts", "a.raw", "driver=qcow2,file.filename=there.qcow2")
+    p.check("there.qcow2")
+    p.same("create", "-f", "qcow2", "fresh.qcow2", "10M")
+    p.same("convert", "-n", "--target-is-zero", "-O", "qcow2", "a.raw", "fresh.qcow2")
+    p.check("fresh.qcow2")
+    for words in (["nope", "x"], ["-O", "foo", "a.raw", "x"], ["-O", "qcow2", "-o", "foo=1", "a.raw", "x"],
+                  ["-n", "-o", "size=1", "a.raw", "x"], ["-c", "a.raw", "x"],
+                  ["-c", "-O", "qcow2", "-o", "preallocation=metadata", "a.raw", "x"],
+                  ["-m", "17", "a.raw", "x"], ["-m", "0", "a.raw", "x"], ["-S", "foo", "a.raw", "x"],
+                  ["-S", "17", "a.raw", "x"], ["-t", "foo", "a.raw", "x"], ["-T", "foo", "a.raw", "x"],
+                  ["--target-image-opts", "a.raw", "driver=raw,file.filename=x"],
+                  ["--target-is-zero", "a.raw", "x"], ["-n", "--target-is-zero", "a.raw", "nope"],
+                  ["-n", "a.raw", "odd.raw"], ["-C", "-c", "-O", "qcow2", "a.raw", "x"],
+                  ["-C", "-S", "4k", "a.raw", "x"], ["-B", "a.qcow2", "-O", "raw", "b.qcow2", "x"],
+                  ["-B", "a.qcow2", "-O", "qcow2", "b.qcow2", "x"], ["-F", "qcow2", "-O", "qcow2", "b.qcow2", "x"],
+                  ["-B", "a.qcow2", "-F", "qcow2", "-O", "qcow2", "a.raw", "b.qcow2", "x"],
+                  ["-l", "nope", "a.qcow2", "x"], ["-l", "1", "a.qcow2", "a.qcow2", "x"],
+                  ["-l", "snapshot.name=no,snapshot.id=1", "a.qcow2", "x"],
+                  ["--bitmaps", "-O", "raw", "a.qcow2", "x"], ["--skip-broken-bitmaps", "a.raw", "x"],
+                  ["-r", "foo", "a.raw", "x"], ["--salvage", "-C", "a.raw", "x"], ["a.raw", "nonexist/x"]):
+        p.same("convert", *words, stderr="same")
+        for side in (p.ours, p.theirs):
+            (side / "x").unlink(missing_ok=True)
+    p.same("convert", "-O", "qcow2", "a.qcow2", "a.qcow2")
+    p.same("convert", "-f", "foo", "a.raw", "x")
+
+
+# -- what qemu-img has no counterpart for ------------------------------------------------------------
+
+@case
+def interrupted(p, long):
+    """A signal: status 1, and no half-made target that looks like a whole one."""
+    make_source(p, 1)
+    for number, new in ((signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGTERM, False)):
+        target = p.ours / "target.raw"
+        words = ["convert", "-p", "-r", "1M", "-S", "0"]
+        if not new:
+            run([REFERENCE, "create", "-q", "target.raw", "8M"], p.ours, check=True)
+            words.append("-n")
+        with subprocess.Popen([p.program, *words, "source.raw", "target.raw"], cwd=p.ours,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            process.stdout.read(8)
+            process.send_signal(signal.SIGUSR1)
+            time.sleep(0.3)
+            process.send_signal(number)
+            out, err = process.communicate(timeout=60)
+        if process.returncode != 1 or b"incomplete" not in err or b"/100%)\n" not in err:
+            raise Fault(f"{number.name}: status {process.returncode}, {err!r}")
+        if new and target.exists():
+            raise Fault(f"{number.name}: the target is still there")
+
+
+@case
+def salvage(p, long):
+    """Sectors that cannot be read become zeroes, and are told."""
+    make_source(p, 2)
+    with open(p.ours / "source.raw", "r+b") as file:
+        file.write(b"no hole " * 2**17)
+    rules = ('json:{"driver":"raw","file":{"driver":"blkdebug","image":{"driver":"file",'
+             '"filename":"source.raw"},"inject-error":[{"event":"read_aio","errno":5,"sector":%d}]}}')
+    sector = 100
+    status, _, err = run([p.program, "convert", "-O", "raw", rules % sector, "o.raw"], p.ours)
+    if status != 1 or "error while reading" not in err or (p.ours / "o.raw").exists():
+        raise Fault(f"without --salvage: status {status}: {err}")
+    _, _, err = p.ferry("convert", "--salvage", "-O", "raw", rules % sector, "o.raw")
+    if "error while reading offset 51200" not in err:
+        raise Fault(f"says {err}")
+    data, got = (p.ours / "source.raw").read_bytes(), (p.ours / "o.raw").read_bytes()
+    wanted = data[:51200] + bytes(512) + data[51712:]
+    if got != wanted:
+        raise Fault("other bytes than the lost sector changed")
+
+
+@case
+def help_texts(p, long):
+    """Every command has a help, and it names every option once."""
+    _, out, _ = p.ferry("--help")
+    commands = re.findall(r"^  (\w+) ", out.split("Commands:")[1], re.M)
+    if len(commands) != 16:
+        raise Fault(f"{len(commands)} commands: {commands}")
+    for command in commands:
+        _, text, _ = p.ferry(command, "--help")
+        letters = re.findall(r"^  -(\w)", text, re.M)
+        if len(letters) != len(set(letters)) or "usage: ferry-img " + command not in text:
+            raise Fault(f"{command}: {text}")
+    _, out, _ = p.ferry("--version")
+    if not out.startswith("ferry-img version "):
+        raise Fault(out)
+    for words in (["-T", "x"], ["info", "--object", "foo,id=x", "a"]):
+        p.ferry(*words, status=1)
+
+
+@case
+def hostile(p, long):
+    """Damaged headers and tables: an error or an answer, never a signal or a hang."""
+    p.prepare(*OVERLAY, "snapshot -c s a.qcow2", "bitmap --add a.qcow2 bit",
+              "io a.qcow2 write -c -P 3 5M 64k")
+    original = (p.ours / "a.qcow2").read_bytes()
+    rng = random.Random(5)
+    spots = list(range(112)) + [rng.randrange(0x70, 0x400) for _ in range(20)]
+    spots += [0x10000 * n + rng.randrange(64) for n in range(len(original) // 0x10000)]
+    commands = (["info"], ["check"], ["map", "--output=json"], ["snapshot", "-l"], ["measure", "-O", "qcow2"],
+                ["compare", "a.qcow2"], ["convert", "-n", "-O", "raw", "--target-is-zero"])
+    run([REFERENCE, "create", "-q", "-f", "raw", "sink.raw", "1G"], p.ours, check=True)
+    for number in range(2000 if long else 60):
+        data = bytearray(original)
+        for _ in range(rng.choice((1, 1, 2, 5))):
+            at = rng.choice(spots)
+            data[at] = rng.choice((0, 0xFF, 0x80, 1, data[at] ^ 1 << rng.randrange(8)))
+        if rng.random() < 0.1:
+            del data[rng.randrange(len(data)):]
+        (p.ours / "bad.qcow2").write_bytes(data)
+        command = commands[number % len(commands)]
+        words = [*command, "-f", "qcow2", "bad.qcow2"]
+        if command[0] == "compare":
+            words = ["compare", "-f", "qcow2", "-F", "qcow2", "bad.qcow2", "a.qcow2"]
+        elif command[0] == "convert":
+            words.append("sink.raw")
+        elif command[0] == "measure":
+            words = ["measure", "-O", "qcow2", "-f", "qcow2", "bad.qcow2"]
+        status, _, err = run([p.program, *words], p.ours, timeout=60)
+        if status not in (0, 1, 2, 3, 63):
+            shutil.copy(p.ours / "bad.qcow2", p.ours.parent / f"bad-{number}.qcow2")
+            raise Fault(f"image {number}, {' '.join(words)}: status {status}: {err[-300:]}")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--build", type=pathlib.Path, default=pathlib.Path("build"))
+    parser.add_argument("--prefix", default="image/ferry-img")
+    parser.add_argument("--long", action="store_true")
+    parser.add_argument("names", nargs="*")
+    options = parser.parse_args()
+    program = (options.build / "ferry-img").resolve()
+    if not shutil.which(REFERENCE) or not shutil.which("qemu-io"):
+        print("qemu-img and qemu-io are missing: apt install qemu-utils")
+        return report.SKIP_STATUS
+    results = report.Results()
+    with tempfile.TemporaryDirectory(prefix="ferry-img-", dir=options.build.resolve()) as folder:
+        for name, function in CASES.items():
+            if options.names and name not in options.names:
+                continue
+            fault = None
+            try:
+                function(Pair(program, pathlib.Path(folder) / name), options.long)
+            except Fault as found:
+                fault = str(found)
+            except subprocess.TimeoutExpired as late:
+                fault = f"{late.cmd} takes longer than {late.timeout} s"
+            results.case(f"{options.prefix}/{name.replace('_', '-')}", fault and fault.replace("\n", " | "))
+            shutil.rmtree(pathlib.Path(folder) / name, ignore_errors=True)
+    return results.exit_status()
+
+
+if __name__ == "__main__":
+    report.run(main)
