@@ -44,6 +44,9 @@ void scan_destroy(struct qcow2_scan *scan)
 /* ---- telling --------------------------------------------------------------------------------- */
 
 static void say_v(struct qcow2_scan *scan, const char *begin, const char *fmt, va_list ap)
+    __attribute__((format(printf, 3, 0)));
+
+static void say_v(struct qcow2_scan *scan, const char *begin, const char *fmt, va_list ap)
 {
     char *text = xvasprintf(fmt, ap);
     char *line = xasprintf("%s%s", begin, text);
