@@ -8,6 +8,7 @@
 
 #include "base/alloc.h"
 #include "base/range.h"
+#include "tools/common/json_text.h"
 #include "tools/common/tool.h"
 #include "tools/img/img.h"
 
@@ -106,64 +107,6 @@ static struct described *describe_chain(const struct info *info, const char *fil
 
 /* ---- for people ------------------------------------------------------------------------------ */
 
-static void print_value(const json_t *value, int depth);
-
-static void print_member(const char *key, const json_t *value, int depth)
-{
-    printf("%*s", depth * 4, "");
-    for (const char *p = key; *p; p++) {
-        putchar(*p == '-' ? ' ' : *p);
-    }
-    putchar(':');
-    print_value(value, depth);
-}
-
-static void print_members(const json_t *value, int depth)
-{
-    const char *key;
-    json_t *member;
-    size_t index;
-
-    if (json_is_array(value)) {
-        json_array_foreach(value, index, member) {
-            char name[32];
-            snprintf(name, sizeof(name), "[%zu]", index);
-            print_member(name, member, depth);
-        }
-    } else {
-        json_object_foreach((json_t *)value, key, member) {
-            print_member(key, member, depth);
-        }
-    }
-}
-
-static void print_value(const json_t *value, int depth)
-{
-    switch (json_typeof(value)) {
-    case JSON_OBJECT:
-    case JSON_ARRAY:
-        putchar('\n');
-        print_members(value, depth + 1);
-        return;
-    case JSON_STRING:
-        printf(" %s\n", json_string_value(value));
-        return;
-    case JSON_INTEGER:
-        printf(" %" JSON_INTEGER_FORMAT "\n", json_integer_value(value));
-        return;
-    case JSON_REAL:
-        printf(" %g\n", json_real_value(value));
-        return;
-    case JSON_TRUE:
-    case JSON_FALSE:
-        printf(" %s\n", json_is_true(value) ? "true" : "false");
-        return;
-    case JSON_NULL:
-        printf(" null\n");
-        return;
-    }
-}
-
 void img_print_snapshots(const struct block_snapshot *list, size_t count)
 {
     printf("Snapshot list:\n");
@@ -226,7 +169,7 @@ static void print_human(const struct described *d)
     const json_t *data = json_object_get(info->specific, "data");
     if (json_object_size(data)) {
         printf("Format specific information:\n");
-        print_members(data, 1);
+        tool_print_members(data, 1);
     }
 }
 
