@@ -150,8 +150,8 @@ def arguments(fresh, aio):
             "-device", "virtio-blk-pci,drive=d0"]
 
 
-def load_and_kill(ferry, folder, synced, fresh, seconds, aio):
-    """Boots, lets the guest load for some seconds, kills ferry. synced: what is known to be there,
+def load_and_kill(ferry, folder, synced, fresh, mark, seconds, aio):
+    """Boots, waits for `mark` on the console and then some seconds, kills ferry. synced: what is known to be there,
     brought up to date. Returns a fault or None, and the console."""
     console = ""
     with open(folder / "console", "wb+") as out:
@@ -160,7 +160,7 @@ def load_and_kill(ferry, folder, synced, fresh, seconds, aio):
         end, kill_at = time.monotonic() + BOOT_SECONDS, None
         while vm.poll() is None and time.monotonic() < end:
             console = (folder / "console").read_text(errors="replace")
-            if kill_at is None and "guest loads" in console:
+            if kill_at is None and mark in console:
                 kill_at = time.monotonic() + seconds
             if kill_at and time.monotonic() >= kill_at:
                 break
@@ -208,7 +208,8 @@ def main():
         image, synced = Image(folder, tool, options.cluster_size), {}
         for number in range(1, kills + 1):
             aio = rng.choice(("threads", "io_uring"))
-            fault, console = load_and_kill(ferry, folder, synced, number == 1,
+            mark = rng.choice(("guest loads", "guest synced", "guest synced"))
+            fault, console = load_and_kill(ferry, folder, synced, number == 1, mark,
                                            rng.uniform(0.2, 3), aio)
             fault = fault or image.faults(synced)
             results.case(f"{options.prefix}/{number}", fault, f"aio={aio}, {len(synced)} files")
