@@ -6,13 +6,6 @@
 
 /* ---- image operations ------------------------------------------------------------------------ */
 
-int qcow2_co_truncate(struct block_node *node, uint64_t length, enum block_prealloc prealloc,
-                      struct error **errp)
-{
-    error_set(errp, "The length of '%s' cannot be changed", node->filename);
-    return -ENOTSUP;
-}
-
 int co_qcow2_load_bitmaps(struct block_node *node, struct error **errp)
 {
     if (node->flags & BLOCK_OPEN_RDWR) {
