@@ -12,6 +12,7 @@
 #include "base/id.h"
 #include "base/log.h"
 #include "block/backend_int.h"
+#include "block/node_int.h"
 
 static struct block_backend *first_backend; /* main loop */
 
@@ -100,7 +101,7 @@ void backend_unref(struct block_backend *be)
     if (--be->refs) {
         return;
     }
-    gate_wait_idle(is_unused, &be->gate);
+    block_node_wait_idle(be->link.node, is_unused, &be->gate);
 
     struct block_backend **p = &first_backend;
     while (*p != be) {
@@ -195,7 +196,7 @@ struct block_backend *backend_attach(const char *text, const char *dev_name, boo
 void backend_detach(struct block_backend *be)
 {
     assert(be->device);
-    gate_wait_idle(is_unused, &be->gate);
+    block_node_wait_idle(be->link.node, is_unused, &be->gate);
     block_link_set_claim(&be->link, BLOCK_CLAIM_NONE, false, NULL);
     be->link.user = be->name ? be->name : "";
     free(be->device);

@@ -5,6 +5,7 @@
 
 #include "block/backend.h"
 #include "block/gate.h"
+#include "block/throttle_group.h"
 
 struct block_backend {
     /* constant */
@@ -30,6 +31,18 @@ bool drive_find_place(struct options *opts, const char *default_interface, struc
 /* drive_overlay.c: snapshot=on. A temporary image over `root` that takes all writes and is gone when it
  * is closed; takes root's reference, and gives one. NULL and an error if it could not be made. */
 struct block_node *drive_put_overlay(struct block_node *root, struct error **errp);
+/* drive_filter.c: copy-on-read= and throttling. */
+struct drive_filters {
+    struct throttle_config limits;
+    char *group; /* or NULL: named as the drive */
+    bool copy_on_read;
+};
+bool drive_take_filters(struct options *opts, struct drive_filters *filters, struct error **errp);
+void drive_filters_free(struct drive_filters *filters);
+/* The filters above `root`; takes its reference, and gives one. NULL (also for root NULL) and an
+ * error if it fails. id: of the drive. */
+struct block_node *drive_put_filters(struct block_node *root, const struct drive_filters *filters,
+                                     const char *id, struct error **errp);
 /* id=, or as QEMU makes one up. The caller frees it. */
 char *drive_make_id(struct options *opts, const struct drive_spec *spec);
 

@@ -11,6 +11,7 @@
 
 #include "base/range.h"
 #include "block/backend_int.h"
+#include "block/node_int.h"
 #include "trace/trace.h"
 
 /* ---- within the gate ------------------------------------------------------------------------- */
@@ -211,7 +212,7 @@ static bool is_idle(void *opaque)
 void backend_drain(struct block_backend *be)
 {
     gate_close(&be->gate);
-    gate_wait_idle(is_idle, &be->gate);
+    block_node_wait_idle(be->link.node, is_idle, &be->gate);
     gate_open(&be->gate);
 }
 

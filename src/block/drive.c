@@ -32,11 +32,6 @@ static const char *const drive_keys[] = {
     "rerror", "driver", "snapshot", "copy-on-read",
 };
 
-static const char *const throttle_keys[] = {
-    "bps",        "bps_rd",     "bps_wr",   "iops",        "iops_rd",     "iops_wr",   "bps_max",
-    "bps_rd_max", "bps_wr_max", "iops_max", "iops_rd_max", "iops_wr_max", "iops_size", "group",
-};
-
 static bool is_in(const char *key, const char *const *keys, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
@@ -47,33 +42,13 @@ static bool is_in(const char *key, const char *const *keys, size_t count)
     return false;
 }
 
-static bool refuse_on(struct options *opts, const char *key, const char *remedy,
-                      struct error **errp)
-{
-    bool on = false;
-
-    if (!options_get_bool(opts, key, &on, errp)) {
-        return false;
-    }
-    if (on) {
-        error_set(errp, "%s=on is not supported in this build; %s", key, remedy);
-    }
-    return !on;
-}
-
-/* Moves the root node's options out of opts; NULL if there are some that nobody has. */
-static struct options *take_node_options(struct options *opts, struct error **errp)
+/* Moves the root node's options out of opts. */
+static struct options *take_node_options(struct options *opts)
 {
     struct options *node_opts = options_new();
 
     for (size_t i = 0; i < options_count(opts);) {
         const char *key = options_key(opts, i);
-        if (is_in(key, throttle_keys, ARRAY_SIZE(throttle_keys)) ||
-            !strncmp(key, "throttling.", strlen("throttling."))) {
-            error_set(errp, "I/O throttling is not supported in this build; leave '%s' out", key);
-            options_free(node_opts);
-            return NULL;
-        }
         if (is_in(key, drive_keys, ARRAY_SIZE(drive_keys))) {
             i++;
             continue;
@@ -168,7 +143,8 @@ static bool apply_readonly(struct options *opts, struct options *node_opts, bool
 }
 
 static struct block_backend *make_backend(struct options *opts, struct options *node_opts,
-                                          const struct drive_spec *spec, bool write_cache,
+                                          const struct drive_spec *spec,
+                                          const struct drive_filters *filters, bool write_cache,
                                           struct error **errp)
 {
     autofree char *id = drive_make_id(opts, spec);
@@ -185,6 +161,7 @@ static struct block_backend *make_backend(struct options *opts, struct options *
     if (root && snapshot) {
         root = drive_put_overlay(root, errp);
     }
+    root = drive_put_filters(root, filters, id, errp);
     if (!root) {
         return NULL;
     }
@@ -208,22 +185,23 @@ static struct block_backend *make_backend(struct options *opts, struct options *
 bool drive_new(struct options *opts, const char *default_interface, struct drive_spec *spec,
                struct error **errp)
 {
+    struct drive_filters filters;
     bool write_cache;
 
     *spec = (struct drive_spec){0};
-    struct options *node_opts = take_node_options(opts, errp);
-    if (!node_opts) {
+    if (!drive_take_filters(opts, &filters, errp)) {
         return false;
     }
-    bool ok = refuse_on(opts, "copy-on-read", "leave it out", errp) &&
-              get_media(opts, &spec->is_cdrom, errp) &&
+    struct options *node_opts = take_node_options(opts);
+    bool ok = get_media(opts, &spec->is_cdrom, errp) &&
               drive_find_place(opts, default_interface, spec, errp) &&
               apply_cache(opts, node_opts, &write_cache, errp) &&
               apply_readonly(opts, node_opts, spec->is_cdrom, errp);
     if (ok) {
-        spec->backend = make_backend(opts, node_opts, spec, write_cache, errp);
+        spec->backend = make_backend(opts, node_opts, spec, &filters, write_cache, errp);
     }
     options_free(node_opts);
+    drive_filters_free(&filters);
     if (!spec->backend) {
         return false;
     }

@@ -128,7 +128,8 @@ struct block_driver {
      * children have theirs already. NULL: only those that the driver never looks at. No request is
      * in flight. Main loop. */
     bool (*reopen)(struct block_node *node, unsigned flags, struct error **errp);
-    /* Stops and restarts what the driver does by itself. Main loop. */
+    /* Stops and restarts what the driver does by itself; requests that it holds back go on. Calls
+     * nest. Main loop. */
     void (*drain_begin)(struct block_node *node);
     void (*drain_end)(struct block_node *node);
 };

@@ -16,6 +16,7 @@ const struct block_driver *const block_drivers[] = {
     &block_driver_null_co,
     &block_driver_qcow2,
     &block_driver_blkdebug,
+    &block_driver_throttle,
     NULL,
     /* clang-format on */
 };

@@ -12,5 +12,6 @@ extern const struct block_driver block_driver_host_device;
 extern const struct block_driver block_driver_null_co;
 extern const struct block_driver block_driver_blkdebug;
 extern const struct block_driver block_driver_qcow2;
+extern const struct block_driver block_driver_throttle;
 
 #endif

@@ -9,8 +9,9 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "base/alloc.h"
 #include "block/gate.h"
-#include "block/node.h"
+#include "block/node_int.h"
 
 /* ---- drains ---------------------------------------------------------------------------------- */
 
@@ -58,10 +59,42 @@ static bool gates_above_idle(void *opaque)
     return true;
 }
 
+/* Those below that hold requests back by themselves (throttle), and the node itself. */
+struct hurried {
+    struct block_node **nodes;
+    size_t count;
+};
+
+static void hurry(struct hurried *hurried, struct block_node *node)
+{
+    if (node->driver->drain_begin) {
+        hurried->nodes = xreallocarray(hurried->nodes, hurried->count + 1, sizeof(node));
+        hurried->nodes[hurried->count++] = node;
+        block_node_ref(node);
+        node->driver->drain_begin(node);
+    }
+    for (struct block_link *link = node->children; link; link = link->next_child) {
+        hurry(hurried, link->node);
+    }
+}
+
+void block_node_wait_idle(struct block_node *node, bool (*idle)(void *opaque), void *opaque)
+{
+    struct hurried hurried = {0};
+
+    hurry(&hurried, node);
+    gate_wait_idle(idle, opaque);
+    for (size_t i = 0; i < hurried.count; i++) {
+        hurried.nodes[i]->driver->drain_end(hurried.nodes[i]);
+        block_node_unref(hurried.nodes[i]);
+    }
+    free(hurried.nodes);
+}
+
 void block_node_drain_begin(struct block_node *node)
 {
     drain_node(node, 1);
-    gate_wait_idle(gates_above_idle, node);
+    block_node_wait_idle(node, gates_above_idle, node);
 }
 
 void block_node_drain_end(struct block_node *node)

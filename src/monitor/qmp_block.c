@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* QMP: block nodes and the backends of disks. */
+#include "base/alloc.h"
 #include "base/options.h"
 #include "block/backend.h"
 #include "block/node.h"
+#include "block/throttle_group.h"
 #include "device/device.h"
 #include "monitor/qmp_commands.h"
 
@@ -14,10 +16,40 @@ static void set_text(json_t *object, const char *key, const char *text)
     json_object_set_new(object, key, value ? value : json_string(""));
 }
 
-/* BlockDeviceInfo; what throttling would add is zero: ferry limits nothing. */
-static json_t *node_info(struct block_node *node, bool write_cache)
+/* The limits of BlockDeviceInfo, in its order: with bursts and a group where there are any. */
+static void add_limits(json_t *info, struct throttle_group *group)
 {
-    static const char *const limits[] = {"bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"};
+    static const char *const names[THROTTLE_LIMITS] = {
+        [THROTTLE_BPS_TOTAL] = "bps",     [THROTTLE_BPS_READ] = "bps_rd",
+        [THROTTLE_BPS_WRITE] = "bps_wr",  [THROTTLE_IOPS_TOTAL] = "iops",
+        [THROTTLE_IOPS_READ] = "iops_rd", [THROTTLE_IOPS_WRITE] = "iops_wr",
+    };
+    struct throttle_config config;
+
+    throttle_config_init(&config);
+    if (group) {
+        throttle_group_get(group, &config);
+        set_text(info, "group", throttle_group_name(group));
+    }
+    for (size_t i = 0; i < THROTTLE_LIMITS; i++) {
+        const struct throttle_limit *limit = &config.limit[i];
+
+        json_object_set_new(info, names[i], json_integer((json_int_t)limit->rate));
+        if (limit->burst) {
+            autofree char *burst = xasprintf("%s_max", names[i]);
+            autofree char *length = xasprintf("%s_max_length", names[i]);
+            json_object_set_new(info, burst, json_integer((json_int_t)limit->burst));
+            json_object_set_new(info, length, json_integer((json_int_t)limit->burst_length));
+        }
+    }
+    if (config.iops_size) {
+        json_object_set_new(info, "iops_size", json_integer((json_int_t)config.iops_size));
+    }
+}
+
+/* BlockDeviceInfo of a node, with the limits of a group or, if it is NULL, none. */
+static json_t *node_info(struct block_node *node, bool write_cache, struct throttle_group *group)
+{
     json_t *info = json_pack("{s:s, s:s, s:b, s:i, s:b, s:i, s:s, s:{s:b, s:b, s:b}, s:{s:s, s:I}}",
                              "node-name", node->name, "drv", node->driver->name, "ro",
                              !(node->flags & BLOCK_OPEN_RDWR), "backing_file_depth", 0, "encrypted",
@@ -28,10 +60,22 @@ static json_t *node_info(struct block_node *node, bool write_cache)
 
     set_text(info, "file", node->filename);
     set_text(json_object_get(info, "image"), "filename", node->filename);
-    for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++) {
-        json_object_set_new(info, limits[i], json_integer(0));
-    }
+    add_limits(info, group);
     return info;
+}
+
+/* What a drive has: filters that -drive put there are not told of, but for their limits. */
+static json_t *backend_info(struct block_backend *be)
+{
+    struct block_node *node = backend_root(be);
+    struct throttle_group *group = NULL;
+
+    while (node->driver->is_filter && node->name[0] == '#') {
+        struct throttle_group *own = throttle_node_group(node);
+        group = own ? own : group;
+        node = node->file;
+    }
+    return node_info(node, backend_write_cache(be), group);
 }
 
 json_t *qmp_query_named_block_nodes(json_t *args, struct error **errp)
@@ -39,7 +83,7 @@ json_t *qmp_query_named_block_nodes(json_t *args, struct error **errp)
     json_t *list = json_array();
 
     for (struct block_node *node = block_node_first(); node; node = node->next) {
-        json_array_append_new(list, node_info(node, true));
+        json_array_append_new(list, node_info(node, true, throttle_node_group(node)));
     }
     return list;
 }
@@ -55,9 +99,9 @@ json_t *qmp_query_block(json_t *args, struct error **errp)
 
     for (struct block_backend *be = backend_first(); be; be = backend_next(be)) {
         const char *device = backend_device(be);
-        json_t *info = json_pack("{s:s, s:b, s:b, s:s, s:o}", "device", backend_name(be), "locked",
-                                 0, "removable", 0, "type", "unknown", "inserted",
-                                 node_info(backend_root(be), backend_write_cache(be)));
+        json_t *info =
+            json_pack("{s:s, s:b, s:b, s:s, s:o}", "device", backend_name(be), "locked", 0,
+                      "removable", 0, "type", "unknown", "inserted", backend_info(be));
 
         if (backend_has_io_status(be)) {
             json_object_set_new(info, "io-status", json_string(statuses[backend_io_status(be)]));

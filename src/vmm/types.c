@@ -4,6 +4,7 @@
 #include <stddef.h>
 
 #include "device/iothread.h"
+#include "device/throttle_object.h"
 #include "hw/gsi.h"
 #include "hw/i440fx.h"
 #include "hw/i8042.h"
@@ -22,6 +23,7 @@
 const struct device_type *const ferry_types[] = {
     /* objects */
     &iothread_type,
+    &throttle_group_type,
     /* chipset; made by a machine */
     &gsi_type,
     &i440fx_pcihost_type,
