@@ -17,6 +17,7 @@ const struct block_driver *const block_drivers[] = {
     &block_driver_qcow2,
     &block_driver_blkdebug,
     &block_driver_throttle,
+    &block_driver_copy_on_read,
     NULL,
     /* clang-format on */
 };

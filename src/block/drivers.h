@@ -13,5 +13,6 @@ extern const struct block_driver block_driver_null_co;
 extern const struct block_driver block_driver_blkdebug;
 extern const struct block_driver block_driver_qcow2;
 extern const struct block_driver block_driver_throttle;
+extern const struct block_driver block_driver_copy_on_read;
 
 #endif
