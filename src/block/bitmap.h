@@ -19,25 +19,25 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "block/node.h"
 
 #define BLOCK_BITMAP_NAME_MAX        1023 /* bytes, qcow2 */
 #define BLOCK_BITMAP_GRANULARITY     65536
 #define BLOCK_BITMAP_GRANULARITY_MIN 512
 #define BLOCK_BITMAP_GRANULARITY_MAX (UINT32_C(1) << 31)
 
-struct block_node;
-
 struct block_bitmap {
     /* constant */
     char *name;
     uint32_t granularity; /* bytes, power of 2 */
-    bool persistent;
+    bool persistent;      /* set by who makes it */
     /* main loop, no request in flight */
     bool enabled;
     bool inconsistent; /* was in use when a process died: its bits mean nothing */
     uint64_t length;   /* bytes covered: the node's */
     struct block_bitmap *next;
     /* atomic */
+    _Atomic(bool) changed;    /* since its format loaded or kept it */
     _Atomic(uint64_t) *words; /* bit n: [n, n + 1) * granularity */
 };
 
@@ -61,5 +61,13 @@ bool block_bitmap_merge(struct block_bitmap *to, const struct block_bitmap *from
 /* After the node's length changed. New parts are clean. */
 void block_bitmaps_resize(struct block_node *node, uint64_t length);
 void block_bitmaps_mark_slow(struct block_node *node, uint64_t offset, uint64_t length);
+
+/* The node has other contents there. Any loop. */
+static inline void block_bitmaps_mark(struct block_node *node, uint64_t offset, uint64_t length)
+{
+    if (__builtin_expect(!!atomic_load_explicit(&node->bitmaps, memory_order_relaxed), 0)) {
+        block_bitmaps_mark_slow(node, offset, length);
+    }
+}
 
 #endif

@@ -11,6 +11,7 @@
 #include <errno.h>
 
 #include "base/range.h"
+#include "block/bitmap.h"
 #include "block/bounce.h"
 #include "block/debug.h"
 #include "block/node.h"
@@ -120,6 +121,7 @@ int block_co_pwritev(struct block_node *node, uint64_t offset, const struct bloc
     if (unlikely(node->grows) && ret == 0) {
         extend(node, offset + iov->size);
     }
+    block_bitmaps_mark(node, offset, iov->size); /* as below: also after an error */
     return co_finish_write(node, ret, flags != driver_flags, id);
 }
 
@@ -211,6 +213,7 @@ int block_co_write_zeroes(struct block_node *node, uint64_t offset, uint64_t len
     if (node->grows && ret == 0) {
         extend(node, last);
     }
+    block_bitmaps_mark(node, first, last - first);
     ret = co_finish_write(node, ret, flags != driver_flags, 0);
     if (ret == 0) {
         ret = co_bounce_zeroes(node, offset, first - offset, flags);
@@ -245,6 +248,7 @@ int block_co_discard(struct block_node *node, uint64_t offset, uint64_t length)
     if (first >= last) {
         return 0;
     }
+    offset = first;
 
     if (node->tracks_writes) {
         co_track_begin(&node->tracker, &write, first, last - first);
@@ -257,6 +261,7 @@ int block_co_discard(struct block_node *node, uint64_t offset, uint64_t length)
     if (node->tracks_writes) {
         co_track_end(&node->tracker, &write);
     }
+    block_bitmaps_mark(node, offset, first - offset);
     mark_unflushed(node);
     return ret == -ENOTSUP ? 0 : ret;
 }

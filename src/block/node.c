@@ -15,6 +15,7 @@
 #include "base/options.h"
 #include "base/range.h"
 #include "block/backend.h"
+#include "block/bitmap.h"
 #include "block/node_int.h"
 
 #define NODE_NAME_MAX 31 /* as QEMU */
@@ -187,6 +188,7 @@ void block_node_refresh_limits(struct block_node *node)
 
 static void node_free(struct block_node *node)
 {
+    block_bitmaps_free(node);
     co_mutex_destroy(&node->flush_lock);
     track_destroy(&node->tracker);
     free(node->state);

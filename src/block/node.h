@@ -61,6 +61,8 @@ struct block_link {
     struct block_link *next_child; /* other children of `parent` */
 };
 
+struct block_bitmap;
+
 struct block_node {
     /* constant while it is open */
     const struct block_driver *driver;
@@ -88,6 +90,8 @@ struct block_node {
     struct co_mutex flush_lock;
     /* block/track.h */
     struct block_tracker tracker;
+    /* block/bitmap.h: the first; changes on the main loop with no request in flight */
+    _Atomic(struct block_bitmap *) bitmaps;
 };
 
 /* Opens from options as -blockdev has them (driver=, node-name=, read-only=, auto-read-only=,

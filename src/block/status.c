@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/range.h"
+#include "block/bitmap.h"
 #include "block/node.h"
 
 const char *const block_prealloc_names[] = {"off", "metadata", "falloc", "full", NULL};
@@ -123,6 +124,7 @@ int block_co_truncate(struct block_node *node, uint64_t length, enum block_preal
         return (int)now;
     }
     atomic_store(&node->length, (uint64_t)now);
+    block_bitmaps_resize(node, (uint64_t)now);
     if (node->driver->co_flush) {
         atomic_store(&node->unflushed, true);
     }
