@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A disk in memory that fails and crashes on demand: protocol driver "disk".
+ *
+ *   file "seed" --disk_load()--> memory <-- requests of the image under test, each noted with the
+ *                                           time of its beginning and end
+ *
+ *   disk_crash(when): what may be on the disk if power failed then: all that was flushed, and of the
+ *                     rest, sector by sector, anything
+ *
+ * There is one disk at a time. Time is a counter that moves with every event.
+ */
+#ifndef FERRY_TESTS_BLOCK_QCOW2_DISK_H
+#define FERRY_TESTS_BLOCK_QCOW2_DISK_H
+
+#include "block/node.h"
+
+enum disk_op { DISK_WRITE, DISK_ZEROES, DISK_DISCARD, DISK_FLUSH, DISK_READ, DISK_OPS };
+
+/* Makes the driver known; the disk has what the file has. limit: bytes that it can grow to. */
+void disk_load(const char *seed, uint64_t limit);
+void disk_unload(void);
+/* Into a file: what the disk has now, or may have after a crash. */
+void disk_save(const char *name);
+void disk_crash(const char *name, uint64_t when, uint64_t random);
+/* The time now; every call is later than the one before. Any thread. */
+uint64_t disk_time(void);
+
+/* From now on, the `first`-th request of the kind and those that follow, `count` of them, fail with
+ * the errno; of a write, sectors may be written all the same. count 0: none. */
+void disk_fail(enum disk_op op, unsigned first, unsigned count, int error);
+/* Requests of the kind since disk_fail() was last called for it. */
+unsigned disk_count(enum disk_op op);
+/* Each request takes up to so long. */
+void disk_set_delay(uint64_t ns);
+/* Whether requests are noted (for disk_crash()). */
+void disk_set_log(bool on);
+
+#endif
