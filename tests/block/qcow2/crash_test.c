@@ -4,12 +4,14 @@
  * most leaks, and which has all data that a flush covered. Requests come from two loops, flushes in
  * between, and the disk takes its time, so that commits and requests overlap.
  */
+#include <errno.h>
 #include <string.h>
 
 #include "base/alloc.h"
 #include "base/bytes.h"
 #include "base/range.h"
 #include "block/iov.h"
+#include "block/qcow2/qcow2.h"
 #include "disk.h"
 #include "qkit.h"
 
@@ -37,12 +39,12 @@ static struct {
     struct block_backend *be;
     uint64_t size;
     uint32_t cluster_size;
-    bool fails;
     struct history *sectors;
     uint8_t *busy;
     struct flush flushes[4096];
     size_t flush_count;
     uint64_t next_stamp;
+    bool fails; /* the disk does, now and then */
 } t = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static _Atomic(unsigned) running;
@@ -71,28 +73,23 @@ static void end_write(uint64_t first, uint64_t count, int ret)
     pthread_mutex_lock(&t.lock);
     uint64_t now = disk_time();
     for (uint64_t i = first; i < first + count; i++) {
-        struct history *h = &t.sectors[i];
-        if (ret == 0) {
-            h->list[h->count - 1].end = now;
-        }
+        t.sectors[i].list[t.sectors[i].count - 1].end = ret == 0 ? now : 0;
     }
     memset(t.busy + first, 0, count);
     pthread_mutex_unlock(&t.lock);
 }
 
-static void co_flush(unsigned flags)
+static void co_flush(void)
 {
     uint64_t begin = disk_time();
 
     int ret = backend_co_flush(t.be, 0);
     CHECK(ret == 0 || t.fails);
-    if (ret == 0) {
-        pthread_mutex_lock(&t.lock);
-        if (t.flush_count < ARRAY_SIZE(t.flushes)) {
-            t.flushes[t.flush_count++] = (struct flush){begin, disk_time()};
-        }
-        pthread_mutex_unlock(&t.lock);
+    pthread_mutex_lock(&t.lock);
+    if (ret == 0 && t.flush_count < ARRAY_SIZE(t.flushes)) {
+        t.flushes[t.flush_count++] = (struct flush){begin, disk_time()};
     }
+    pthread_mutex_unlock(&t.lock);
 }
 
 static void co_one(uint64_t *random)
@@ -103,8 +100,12 @@ static void co_one(uint64_t *random)
     uint64_t first = kit_random(random) % sectors;
     bool discard = kind == 14, zero = kind == 12 || kind == 13;
 
-    if (kind == 15) {
-        co_flush(0);
+    if (kind == 15 && kit_random(random) % 3) {
+        co_flush();
+        return;
+    }
+    if (kind == 15) { /* as when the caches are full */
+        CHECK(co_qcow2_commit(backend_root(t.be), false) == 0 || t.fails);
         return;
     }
     count = MIN(count, sectors - first);
@@ -149,6 +150,11 @@ static void co_work(void *opaque)
     struct worker *w = opaque;
 
     for (unsigned i = 0; i < w->requests; i++) {
+        if (t.fails && kit_random(&w->random) % 8 == 0) {
+            disk_fail(kit_random(&w->random) % 4 ? DISK_WRITE : DISK_FLUSH,
+                      1 + (unsigned)(kit_random(&w->random) % 8),
+                      1 + (unsigned)(kit_random(&w->random) % 3), EIO);
+        }
         co_one(&w->random);
     }
     atomic_fetch_sub(&running, 1);
@@ -242,9 +248,9 @@ static void clear(void)
 }
 
 static void run_case(const char *create, uint32_t cluster_size, uint64_t size, bool repair,
-                     uint64_t seed)
+                     bool fails, uint64_t seed)
 {
-    unsigned points = 12 * qkit_scale();
+    unsigned points = 8 * qkit_scale();
 
     print_message("%s\n", create);
     qkit_run("rm -f seed; qemu-img create -f qcow2 -o %s seed %llu", create,
@@ -255,11 +261,14 @@ static void run_case(const char *create, uint32_t cluster_size, uint64_t size, b
     t.sectors = xcalloc(size / SECTOR, sizeof(*t.sectors));
     t.busy = xcalloc(size / SECTOR, 1);
     t.flush_count = 0;
+    t.fails = fails;
     t.be = kit_drive("driver=qcow2,file.driver=disk,if=none,discard=unmap");
     disk_set_log(true);
     disk_set_delay(100000);
     uint64_t start = disk_time();
     run_load(seed, 60);
+    disk_fail(DISK_WRITE, 0, 0, 0);
+    disk_fail(DISK_FLUSH, 0, 0, 0);
     kit_close();
     uint64_t end = disk_time(), random = seed * 77 + 1;
     for (unsigned i = 0; i < points; i++) {
@@ -270,7 +279,7 @@ static void run_case(const char *create, uint32_t cluster_size, uint64_t size, b
     disk_unload();
 }
 
-static void power_failures(void **state)
+static void run_cases(bool fails)
 {
     static const struct {
         const char *create;
@@ -289,16 +298,28 @@ static void power_failures(void **state)
 
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         for (unsigned round = 0; round < (qkit_scale() > 1 ? 5 : 1); round++) {
-            run_case(cases[i].create, cases[i].cluster_size, cases[i].size, cases[i].repair,
+            run_case(cases[i].create, cases[i].cluster_size, cases[i].size, cases[i].repair, fails,
                      i * 10 + round + 1);
         }
     }
+}
+
+static void power_failures(void **state)
+{
+    run_cases(false);
+}
+
+/* Requests fail before that; what is written once more is in the same order. */
+static void power_failures_after_errors(void **state)
+{
+    run_cases(true);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(power_failures, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(power_failures_after_errors, kit_setup, kit_teardown),
     };
 
     return cmocka_run_group_tests(tests, kit_enter_directory, kit_leave_directory);

@@ -16,7 +16,7 @@
 struct entry {
     enum disk_op op;
     uint64_t begin, end; /* end 0: not ended */
-    bool fua;
+    bool fua, failed;
     uint64_t offset, length;
     uint8_t *data; /* of a write */
 };
@@ -109,6 +109,7 @@ static int co_change(enum disk_op op, uint64_t offset, uint64_t length, const st
             disk.capacity = MAX(1024, 2 * disk.capacity);
             disk.log = xreallocarray(disk.log, disk.capacity, sizeof(*disk.log));
         }
+        entry.failed = ret < 0;
         entry.data = data;
         data = NULL;
         disk.log[disk.count++] = entry;
@@ -257,7 +258,7 @@ void disk_save(const char *name)
 
 static bool is_durable(const struct entry *w, uint64_t when)
 {
-    if (!w->end || w->end > when) {
+    if (!w->end || w->end > when || w->failed) {
         return false;
     }
     if (w->fua) {
