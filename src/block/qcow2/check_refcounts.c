@@ -143,7 +143,7 @@ static bool co_get_count(struct qcow2_check *check, bool counted, uint64_t offse
 {
     uint64_t cluster = offset >> check->s->cluster_bits;
 
-    if (counted) {
+    if (counted && cluster < check->scan.file_clusters) {
         *count = refmap_get(&check->scan.refs, cluster);
         return true;
     }

@@ -1,0 +1,674 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * check and its repairs: images by qemu-img, spoilt in every way, looked at by ferry and by
+ * qemu-img. Both must count the same; after ferry's repair qemu-img must find nothing (or only what
+ * it would leave as well), and the guest's data must be what it was.
+ */
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/bytes.h"
+#include "block/qcow2/format.h"
+#include "image_kit.h"
+#include "tools.h"
+
+#define FIX_ALL (BLOCK_CHECK_FIX_LEAKS | BLOCK_CHECK_FIX_ERRORS)
+
+/* ---- images ----------------------------------------------------------------------------------- */
+
+static void make_plain(const char *options)
+{
+    run("qemu-img create -q -f qcow2 %s%s q 8M && qemu-io -c 'write -q -P 1 0 1M' -c 'write -q -P "
+        "2 "
+        "3M 128k' q",
+        *options ? "-o " : "", options);
+}
+
+static void make_compressed(const char *options)
+{
+    run("rm -f raw; truncate -s 8M raw && qemu-io -f raw -c 'write -q -P 7 0 2M' -c 'write -q -P 9 "
+        "3M 64k' raw && qemu-img convert -c -f raw -O qcow2 %s%s raw q",
+        *options ? "-o " : "", options);
+}
+
+static void make_snapshots(const char *options)
+{
+    make_plain(options);
+    run("qemu-img snapshot -c s1 q && qemu-io -c 'write -q -P 5 0 64k' q && "
+        "qemu-img snapshot -c s2 q && qemu-io -c 'write -q -P 6 64k 64k' q");
+}
+
+static void make_bitmaps(const char *options)
+{
+    make_plain(options);
+    run("qemu-img bitmap --add -g 65536 q b0 && qemu-img bitmap --add -g 65536 q b1 && "
+        "qemu-io -c 'write -q 0 512k' q");
+}
+
+/* ---- faults ----------------------------------------------------------------------------------- */
+
+#define COPIED QCOW2_COPIED
+
+static uint64_t first(struct image *i)
+{
+    return image_get64(i, i->l2);
+}
+
+static void none(struct image *i)
+{
+}
+
+static void refcount_too_low(struct image *i)
+{
+    image_put16(i, i->refblock + 12, 0);
+}
+
+static void refcount_too_high(struct image *i)
+{
+    image_put16(i, i->refblock + 12, 2);
+}
+
+static void lost_cluster(struct image *i)
+{
+    image_put64(i, i->l2, 0);
+}
+
+static void lost_second_cluster(struct image *i)
+{
+    image_put64(i, i->l2 + 8, 0);
+}
+
+static void l2_not_copied(struct image *i)
+{
+    image_put64(i, i->l2, first(i) & ~COPIED);
+}
+
+static void l1_not_copied(struct image *i)
+{
+    image_put64(i, i->l1, image_get64(i, i->l1) & ~COPIED);
+}
+
+static void lost_and_not_copied(struct image *i)
+{
+    image_put16(i, i->refblock + 12, 2);
+    image_put64(i, i->l2 + 8, image_get64(i, i->l2 + 8) & ~COPIED);
+}
+
+static void data_unaligned(struct image *i)
+{
+    image_put64(i, i->l2, first(i) | 512);
+}
+
+static void zero_unaligned(struct image *i)
+{
+    image_put64(i, i->l2, first(i) | 512 | QCOW2_ZERO);
+}
+
+static void l2_reserved_low(struct image *i)
+{
+    image_put64(i, i->l2, first(i) | 2);
+}
+
+static void l2_reserved_high(struct image *i)
+{
+    image_put64(i, i->l2, first(i) | BIT64(58));
+}
+
+static void l1_reserved(struct image *i)
+{
+    image_put64(i, i->l1, image_get64(i, i->l1) | BIT64(58));
+}
+
+static void l1_unaligned(struct image *i)
+{
+    image_put64(i, i->l1, image_get64(i, i->l1) | 512);
+}
+
+static void data_behind_end(struct image *i)
+{
+    image_put64(i, i->l2, COPIED | BIT64(40));
+}
+
+/* Where new metadata will want to be. */
+static void data_just_behind_end(struct image *i)
+{
+    image_put64(i, i->l2, COPIED | (image_size(i) + i->cluster_size));
+    image_put16(i, i->refblock + 14, 0);
+}
+
+static void l2_behind_end(struct image *i)
+{
+    image_put64(i, i->l1, COPIED | BIT64(40));
+}
+
+static void data_twice(struct image *i)
+{
+    image_put64(i, i->l2, image_get64(i, i->l2 + 8));
+}
+
+static void l2_twice(struct image *i)
+{
+    image_put64(i, i->l1 + 8, image_get64(i, i->l1));
+}
+
+static void data_is_l2(struct image *i)
+{
+    image_put64(i, i->l2, i->l2 | COPIED);
+}
+
+static void data_is_reftable(struct image *i)
+{
+    image_put64(i, i->l2, i->reftable | COPIED);
+}
+
+static void data_is_refblock(struct image *i)
+{
+    image_put64(i, i->l2, i->refblock | COPIED);
+}
+
+static void data_is_l1(struct image *i)
+{
+    image_put64(i, i->l2, i->l1 | COPIED);
+}
+
+static void reftable_reserved(struct image *i)
+{
+    image_put64(i, i->reftable, i->refblock | 1);
+}
+
+static void reftable_unaligned(struct image *i)
+{
+    image_put64(i, i->reftable, i->refblock | 512);
+}
+
+static void refblock_behind_end(struct image *i)
+{
+    image_put64(i, i->reftable + 8, BIT64(40));
+}
+
+static void refblock_twice(struct image *i)
+{
+    image_put64(i, i->reftable + 8, i->refblock);
+}
+
+static void refblock_gone(struct image *i)
+{
+    image_put64(i, i->reftable, 0);
+}
+
+static void refblock_is_l2(struct image *i)
+{
+    image_put64(i, i->reftable, i->l2);
+}
+
+static void compressed_copied(struct image *i)
+{
+    image_put64(i, i->l2, first(i) | COPIED);
+}
+
+static void compressed_behind_end(struct image *i)
+{
+    image_put64(i, i->l2, (first(i) & ~(BIT64(54) - 1)) | BIT64(45));
+}
+
+static void compressed_too_long(struct image *i)
+{
+    image_put64(i, i->l2, first(i) | UINT64_C(255) << 54);
+}
+
+static void subclusters_both(struct image *i)
+{
+    image_put64(i, i->l2 + 8, UINT64_C(0x0000000100000001));
+}
+
+static void subclusters_without_cluster(struct image *i)
+{
+    image_put64(i, i->l2, 0);
+}
+
+static void subclusters_zero_flag(struct image *i)
+{
+    image_put64(i, i->l2, first(i) | QCOW2_ZERO);
+}
+
+static void subclusters_zero_unaligned(struct image *i)
+{
+    image_put64(i, i->l2, first(i) | 512);
+    image_put64(i, i->l2 + 8, QCOW2_SUB_ZERO);
+}
+
+static void compressed_bitmap(struct image *i)
+{
+    image_put64(i, i->l2 + 8, 1);
+}
+
+static void v2_zero(struct image *i)
+{
+    image_put64(i, i->l2, first(i) | QCOW2_ZERO);
+}
+
+static void data_file_compressed(struct image *i)
+{
+    image_put64(i, i->l2, QCOW2_COMPRESSED | 5);
+}
+
+static void snapshot_l1_unaligned(struct image *i)
+{
+    image_put64(i, i->snapshots, 0x10200);
+}
+
+static void snapshot_l1_behind_end(struct image *i)
+{
+    image_put64(i, i->snapshots, BIT64(40));
+}
+
+static void snapshot_l1_too_large(struct image *i)
+{
+    image_put32(i, i->snapshots + 8, UINT32_C(1) << 24);
+}
+
+static void snapshot_incomplete(struct image *i)
+{
+    image_put32(i, i->snapshots + 36, 8);
+    /* What was its extra data is the id and the name now. */
+}
+
+static void snapshot_extra_huge(struct image *i)
+{
+    image_put32(i, i->snapshots + 36, 2000);
+    image_put32(i, QCOW2_H_NB_SNAPSHOTS, 1);
+}
+
+static void snapshots_too_many(struct image *i)
+{
+    image_put32(i, QCOW2_H_NB_SNAPSHOTS, 4);
+}
+
+static void snapshot_table_behind_end(struct image *i)
+{
+    image_put64(i, QCOW2_H_SNAPSHOTS_OFFSET, BIT64(40));
+    image_put32(i, QCOW2_H_NB_SNAPSHOTS, 1);
+}
+
+static void snapshot_shares_l2(struct image *i)
+{
+    image_put64(i, image_get64(i, i->snapshots), image_get64(i, i->l1));
+}
+
+static void snapshot_l1_is_active(struct image *i)
+{
+    image_put64(i, i->snapshots, i->l1);
+}
+
+static void snapshot_l2_reserved(struct image *i)
+{
+    uint64_t l2 = image_get64(i, image_get64(i, i->snapshots)) & QCOW2_OFFSET_MASK;
+
+    image_put64(i, l2 + 160, BIT64(58) | 0x50000);
+}
+
+static void bitmaps_off(struct image *i)
+{
+    image_put64(i, QCOW2_H_AUTOCLEAR, 0);
+}
+
+static void cut_by_cluster(struct image *i)
+{
+    image_truncate(i, image_size(i) - i->cluster_size);
+}
+
+static void cut_by_sector(struct image *i)
+{
+    image_truncate(i, image_size(i) - 512);
+}
+
+static void dirty(struct image *i)
+{
+    image_put64(i, QCOW2_H_INCOMPATIBLE, QCOW2_INCOMPAT_DIRTY);
+    image_put16(i, i->refblock + 14, 0);
+}
+
+static void corrupt(struct image *i)
+{
+    image_put64(i, QCOW2_H_INCOMPATIBLE, QCOW2_INCOMPAT_CORRUPT);
+    image_put64(i, i->l2, first(i) & ~COPIED);
+}
+
+/* ---- what is done with each ------------------------------------------------------------------- */
+
+struct spoilt {
+    const char *name;
+    void (*make)(const char *options);
+    const char *options;
+    void (*spoil)(struct image *image);
+    uint64_t left;       /* errors that a repair leaves */
+    bool counts_differ;  /* qemu-img reads tables that cannot be, or does not go on */
+    const char *mention; /* of ferry's report */
+};
+
+static const struct spoilt spoilts[] = {
+    {"nothing", make_plain, "", none},
+    {"refcount too low", make_plain, "", refcount_too_low,
+     .mention = "ERROR cluster 6 refcount=0 reference=1\n"
+                "ERROR OFLAG_COPIED data cluster: l2_entry=8000000000060000 refcount=0\n"},
+    {"refcount too high", make_plain, "", refcount_too_high,
+     .mention = "Leaked cluster 6 refcount=2 reference=1\n"
+                "ERROR OFLAG_COPIED data cluster: l2_entry=8000000000060000 refcount=2\n"},
+    {"lost cluster", make_plain, "", lost_cluster,
+     .mention = "Leaked cluster 5 refcount=1 reference=0\n"},
+    {"copied flag of data", make_plain, "", l2_not_copied,
+     .mention = "ERROR OFLAG_COPIED data cluster: l2_entry=50000 refcount=1\n"},
+    {"copied flag of an L2 table", make_plain, "", l1_not_copied,
+     .mention = "ERROR OFLAG_COPIED L2 cluster: l1_index=0 l1_entry=40000 refcount=1\n"},
+    {"lost reference and flag", make_plain, "", lost_and_not_copied},
+    {"data unaligned", make_plain, "", data_unaligned, .left = 1,
+     .mention = "ERROR offset=50200: Data cluster is not properly aligned; L2 entry corrupted.\n"},
+    {"zeroes unaligned", make_plain, "", zero_unaligned,
+     .mention = "ERROR offset=50200: Preallocated cluster is not properly aligned; L2 entry "
+                "corrupted.\n"},
+    {"L2 reserved bit 1", make_plain, "", l2_reserved_low,
+     .mention = "ERROR found l2 entry with reserved bits set: 8000000000050002\n"},
+    {"L2 reserved bit 58", make_plain, "", l2_reserved_high},
+    {"L1 reserved", make_plain, "", l1_reserved,
+     .mention = "ERROR found L1 entry with reserved bits set: 8400000000040000\n"},
+    {"L1 unaligned", make_plain, "", l1_unaligned, .left = 1, .counts_differ = true,
+     .mention = "ERROR l2_offset=40200: Table is not cluster aligned; L1 entry corrupted\n"},
+    {"data behind the end", make_plain, "", data_behind_end, .left = 1,
+     .mention = "ERROR: counting reference for region exceeding the end of the file by one cluster "
+                "or more: offset 0x10000000000 size 0x10000\n"},
+    {"data just behind the end", make_plain, "", data_just_behind_end, .left = 1},
+    {"L2 behind the end", make_plain, "", l2_behind_end, .left = 1},
+    {"data twice", make_plain, "", data_twice,
+     .mention = "ERROR cluster 6 refcount=1 reference=2\n"},
+    {"L2 table twice", make_plain, "cluster_size=4k", l2_twice},
+    {"data is the L2 table", make_plain, "", data_is_l2},
+    {"data is the refcount table", make_plain, "", data_is_reftable},
+    {"data is a refcount block", make_plain, "", data_is_refblock},
+    {"data is the L1 table", make_plain, "", data_is_l1},
+    {"refcount table reserved", make_plain, "", reftable_reserved,
+     .mention = "ERROR refcount table entry 0 has reserved bits set\n"},
+    {"refcount table unaligned", make_plain, "", reftable_unaligned, .counts_differ = true,
+     .mention = "ERROR refcount block 0 is not cluster aligned; refcount table entry corrupted\n"},
+    {"refcount block behind the end", make_plain, "", refblock_behind_end,
+     .mention = "ERROR refcount block 1 is outside image\n"},
+    {"refcount block twice", make_plain, "", refblock_twice,
+     .mention = "ERROR refcount block 1 refcount=2\n"},
+    {"refcount block gone", make_plain, "", refblock_gone},
+    {"refcount block is the L2 table", make_plain, "", refblock_is_l2},
+    {"compressed", make_compressed, "", none},
+    {"compressed copied", make_compressed, "", compressed_copied,
+     .mention = "ERROR: coffset=0x50000: copied flag must never be set for compressed clusters\n"},
+    {"compressed behind the end", make_compressed, "", compressed_behind_end, .left = 1},
+    {"compressed too long", make_compressed, "", compressed_too_long, .left = 1},
+    {"compressed by zstd", make_compressed, "compression_type=zstd", lost_cluster},
+    {"subclusters", make_plain, "extended_l2=on", none},
+    {"subcluster both", make_plain, "extended_l2=on", subclusters_both, .left = 1,
+     .mention = "ERROR offset=50000: Allocated cluster has corrupted subcluster allocation "
+                "bitmap\n"},
+    {"subclusters without cluster", make_plain, "extended_l2=on", subclusters_without_cluster,
+     .left = 1, .mention = "ERROR: Unallocated cluster has non-zero subcluster allocation map\n"},
+    {"subclusters and zero flag", make_plain, "extended_l2=on", subclusters_zero_flag},
+    {"subclusters unaligned", make_plain, "extended_l2=on", data_unaligned, .left = 1},
+    {"subclusters zero unaligned", make_plain, "extended_l2=on", subclusters_zero_unaligned},
+    {"subclusters of compressed", make_compressed, "extended_l2=on", compressed_bitmap, .left = 1,
+     .mention = "ERROR compressed cluster 0 with non-zero subcluster allocation bitmap, "
+                "entry=0x4000000000050000\n"},
+    {"version 2", make_plain, "compat=0.10", lost_cluster},
+    {"version 2 with zero flag", make_plain, "compat=0.10", v2_zero},
+    {"data file", make_plain, "data_file=data.raw", none},
+    {"data file copied 0", make_plain, "data_file=data.raw", l2_not_copied},
+    {"data file copied", make_plain, "data_file=data.raw", l1_not_copied},
+    {"data file compressed", make_plain, "data_file=data.raw", data_file_compressed, .left = 1,
+     .mention = "ERROR compressed cluster 0 with data file, entry=0x4000000000000005\n"},
+    {"data file behind the end", make_plain, "data_file=data.raw", data_behind_end},
+    {"data file unaligned", make_plain, "data_file=data.raw", data_unaligned, .left = 1},
+    {"too many references for a bit", make_plain, "refcount_bits=1", data_twice,
+     .mention = "ERROR: overflow cluster offset=0x60000\n"},
+    {"refcounts of 1 bit", make_plain, "refcount_bits=1", lost_cluster},
+    {"refcounts of 2 bits", make_plain, "refcount_bits=2", data_twice},
+    {"refcounts of 4 bits", make_plain, "refcount_bits=4", data_twice},
+    {"refcounts of 8 bits", make_plain, "refcount_bits=8", data_twice},
+    {"refcounts of 32 bits", make_plain, "refcount_bits=32", data_twice},
+    {"refcounts of 64 bits", make_plain, "refcount_bits=64", data_twice},
+    {"clusters of 512 bytes", make_plain, "cluster_size=512", lost_second_cluster},
+    {"clusters of 512, 64 bits", make_plain, "cluster_size=512,refcount_bits=64", data_twice},
+    {"clusters of 2 MiB", make_plain, "cluster_size=2M", lost_cluster},
+    {"clusters of 2 MiB, 1 bit", make_plain, "cluster_size=2M,refcount_bits=1", lost_cluster},
+    {"snapshots", make_snapshots, "", none},
+    {"snapshots, version 2", make_snapshots, "compat=0.10", lost_cluster},
+    {"snapshot's L1 unaligned", make_snapshots, "", snapshot_l1_unaligned, .left = 1,
+     .mention = "ERROR snapshot 1 (s1) l1_offset=0x10200: L1 table is not cluster aligned; "
+                "snapshot table entry corrupted\n"},
+    {"snapshot's L1 behind the end", make_snapshots, "", snapshot_l1_behind_end, .left = 1},
+    {"snapshot's L1 too large", make_snapshots, "", snapshot_l1_too_large, .left = 1,
+     .mention = "ERROR snapshot 1 (s1) l1_size=0x1000000: L1 table is too large; snapshot table "
+                "entry corrupted\n"},
+    {"snapshot incomplete", make_snapshots, "", snapshot_incomplete, .counts_differ = true,
+     .mention = "ERROR snapshot table entry 0 is incomplete\n"},
+    {"snapshot's extra data huge", make_snapshots, "", snapshot_extra_huge, .counts_differ = true},
+    {"more snapshots than there are", make_snapshots, "", snapshots_too_many,
+     .mention = "ERROR snapshot table entry 2 is incomplete\n"
+                "ERROR snapshot table entry 3 is incomplete\n"},
+    {"snapshot table behind the end", make_snapshots, "", snapshot_table_behind_end},
+    {"snapshot shares an L2 table", make_snapshots, "", snapshot_shares_l2},
+    {"snapshot shares the L1 table", make_snapshots, "", snapshot_l1_is_active},
+    {"snapshot's L2 reserved", make_snapshots, "", snapshot_l2_reserved},
+    {"bitmaps", make_bitmaps, "", lost_cluster},
+    {"bitmaps switched off", make_bitmaps, "", bitmaps_off},
+    {"cut by a cluster", make_plain, "", cut_by_cluster, .left = 1},
+    {"cut by a sector", make_plain, "", cut_by_sector},
+    {"dirty", make_plain, "", dirty},
+    {"corrupt", make_plain, "", corrupt},
+};
+
+static void expect_counts(const struct spoilt *s, const char *when,
+                          const struct block_check_result *qemu,
+                          const struct block_check_result *ferry)
+{
+    static const char *const names[] = {
+        "corruptions", "leaks", "check errors", "corruptions fixed", "leaks fixed",
+        "end",         "total", "allocated",    "fragmented",        "compressed",
+    };
+    const uint64_t *a = (const uint64_t *)qemu, *b = (const uint64_t *)ferry;
+
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        if (i != 3 && i != 4 && a[i] != b[i]) {
+            fail_msg("%s, %s: %s: qemu-img says %llu, ferry %llu", s->name, when, names[i],
+                     (unsigned long long)a[i], (unsigned long long)b[i]);
+        }
+    }
+}
+
+/* Images of one kind are made once. */
+static void make(const struct spoilt *s)
+{
+    const struct spoilt *like = spoilts;
+
+    while (like->make != s->make || strcmp(like->options, s->options)) {
+        like++;
+    }
+    autofree char *name = xasprintf("made-%d", (int)(like - spoilts));
+    if (like == s) {
+        unlink("q");
+        s->make(s->options);
+        copy_file("q", name);
+    } else {
+        copy_file(name, "q");
+    }
+}
+
+static void check_spoilt(const struct spoilt *s)
+{
+    struct block_check_result qemu, ferry;
+    struct image image;
+    char *lines;
+
+    make(s);
+    image_open(&image, "q");
+    s->spoil(&image);
+    image_close(&image);
+    bool has_data = run_status("qemu-img convert -f qcow2 -O raw q before 2>/dev/null") == 0;
+
+    bool qemu_can = qemu_check("q", &qemu);
+    bool ferry_can = ferry_check("q", 0, &ferry, &lines, NULL);
+    assert_int_equal(qemu_can, ferry_can);
+    if (!s->counts_differ) {
+        expect_counts(s, "as it was", &qemu, &ferry);
+    }
+    if (s->mention && !strstr(lines, s->mention)) {
+        fail_msg("%s: no line \"%s\" in\n%s", s->name, s->mention, lines);
+    }
+    free(lines);
+
+    /* Leaks alone: what is lost is found, all else stays. */
+    if (ferry_can && ferry.leaks) {
+        uint64_t had = ferry.leaks;
+        copy_file("q", "leaks");
+        assert_true(ferry_check("leaks", BLOCK_CHECK_FIX_LEAKS, &ferry, NULL, NULL));
+        assert_true(ferry.leaks + ferry.leaks_fixed >= had);
+        assert_true(qemu_check("leaks", &qemu));
+        if (!s->counts_differ) {
+            expect_counts(s, "after -r leaks", &qemu, &ferry);
+        }
+    }
+
+    copy_file("q", "all");
+    assert_true(ferry_check("all", FIX_ALL, &ferry, NULL, NULL));
+    assert_int_equal(ferry.leaks, 0);
+    assert_int_equal(ferry.corruptions, s->left);
+    assert_int_equal(qemu_check("all", &qemu), true);
+    if (!(s->counts_differ && s->left)) {
+        expect_counts(s, "after -r all", &qemu, &ferry);
+    }
+    if (has_data) {
+        run("qemu-img convert -f qcow2 -O raw all after 2>/dev/null");
+        assert_true(same_files("before", "after"));
+    }
+    if (!s->left && strcmp(s->options, "compat=0.10")) {
+        image_open(&image, "all");
+        uint64_t bits = image_get64(&image, QCOW2_H_INCOMPATIBLE);
+        image_close(&image);
+        assert_int_equal(bits & (QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT), 0);
+    }
+    /* Once more finds nothing to do, and does nothing. */
+    copy_file("all", "again");
+    assert_true(ferry_check("again", FIX_ALL, &ferry, NULL, NULL));
+    assert_int_equal(ferry.corruptions_fixed, 0);
+    assert_true(same_files("all", "again"));
+}
+
+static void counts_as_qemu(void **state)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(spoilts); i++) {
+        check_spoilt(&spoilts[i]);
+    }
+}
+
+/* ---- tables that cannot be read --------------------------------------------------------------- */
+
+static void refuses_what_it_cannot_read(void **state)
+{
+    struct block_check_result result;
+    struct image image;
+    char *error;
+
+    run("rm -f q");
+    make_snapshots("");
+    image_open(&image, "q");
+    snapshot_extra_huge(&image);
+    assert_false(ferry_check("q", 0, &result, NULL, &error));
+    assert_string_equal(error, "Too much extra metadata in snapshot table entry 0");
+    free(error);
+
+    run("rm -f q");
+    make_snapshots("");
+    image_close(&image);
+    image_open(&image, "q");
+    image_put32(&image, QCOW2_H_NB_SNAPSHOTS, 70000);
+    assert_false(ferry_check("q", 0, &result, NULL, &error));
+    assert_string_equal(error,
+                        "snapshot table too large: nb_snapshots=70000 of 'q' is more than 65536");
+    free(error);
+    image_put32(&image, QCOW2_H_NB_SNAPSHOTS, 1);
+    image_put64(&image, QCOW2_H_SNAPSHOTS_OFFSET, 0x200);
+    assert_false(ferry_check("q", FIX_ALL, &result, NULL, &error));
+    assert_string_equal(error, "Snapshot table offset invalid: snapshots_offset=0x200 of 'q' is "
+                               "not a multiple of the cluster size");
+    free(error);
+    image_close(&image);
+}
+
+/* ---- the dirty bit ---------------------------------------------------------------------------- */
+
+static void opening_repairs_dirty(void **state)
+{
+    struct block_check_result result;
+    struct image image;
+
+    run("rm -f q");
+    make_plain("lazy_refcounts=on");
+    image_open(&image, "q");
+    dirty(&image);
+    refcount_too_low(&image);
+    image_backend_close(image_backend("q", false));
+    assert_int_equal(image_get64(&image, QCOW2_H_INCOMPATIBLE), QCOW2_INCOMPAT_DIRTY);
+    image_backend_close(image_backend("q", true));
+    assert_int_equal(image_get64(&image, QCOW2_H_INCOMPATIBLE), 0);
+    image_close(&image);
+    assert_true(qemu_check("q", &result));
+    assert_int_equal(result.corruptions, 0);
+    assert_int_equal(result.leaks, 0);
+}
+
+/* ---- hostile ---------------------------------------------------------------------------------- */
+
+static void fill(struct image *image, uint64_t offset, size_t count, uint64_t entry, uint64_t step)
+{
+    uint64_t *table = xcalloc(count, sizeof(*table));
+
+    for (size_t i = 0; i < count; i++) {
+        store_be64(&table[i], entry + i * step);
+    }
+    image_put(image, offset, table, count * sizeof(*table));
+    free(table);
+}
+
+/* Tables that all point to one, in a file that is nearly all hole. */
+static void hostile_tables_cost_little(void **state)
+{
+    struct block_check_result result;
+    struct image image;
+
+    run("rm -f q; qemu-img create -q -f qcow2 q 2000T && qemu-io -c 'write -q 0 64k' q");
+    image_open(&image, "q");
+    fill(&image, image.l1, 1000000, image_get64(&image, image.l1), 0);
+    fill(&image, image.l2, 8192, image_get64(&image, image.l2), 0);
+    image_close(&image);
+    assert_true(ferry_check("q", 0, &result, NULL, NULL));
+    assert_true(result.corruptions > 0);
+
+    /* L1 entries all over a sparse file. */
+    run("rm -f q; qemu-img create -q -f qcow2 q 2000T && truncate -s 8T q");
+    image_open(&image, "q");
+    fill(&image, image.l1, 100000, QCOW2_COPIED | 64 * MiB, 64 * MiB);
+    image_close(&image);
+    assert_true(ferry_check("q", 0, &result, NULL, NULL));
+    assert_true(result.corruptions >= 100000);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(counts_as_qemu, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(refuses_what_it_cannot_read, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(opening_repairs_dirty, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(hostile_tables_cost_little, kit_setup, kit_teardown),
+    };
+
+    if (system("qemu-img --version >/dev/null 2>&1")) {
+        puts("needs qemu-img (package qemu-utils)");
+        return 77;
+    }
+    return cmocka_run_group_tests(tests, tools_enter_directory, tools_leave_directory);
+}
