@@ -165,10 +165,14 @@ struct aio_loop {
     unsigned jobs_count;
 
     /* loop: adaptive polling */
-    bool is_polling; /* doorbells are suppressed (poll_begin) */
-    int64_t poll_ns, poll_max_ns, poll_grow, poll_shrink;
-    int64_t awake_ns;        /* when the last wait ended */
-    unsigned rounds_skipped; /* in a row, without asking the engine */
+    bool is_polling;                             /* doorbells are suppressed (poll_begin) */
+    int64_t poll_max_ns, poll_grow, poll_shrink; /* as set */
+    int64_t poll_ns;                             /* how long it spins now */
+    unsigned poll_misses;                        /* events that came after poll_max_ns; in a row */
+    unsigned poll_untried;                       /* misses since the last trial */
+    unsigned poll_trial;                         /* misses until the next one */
+    int64_t awake_ns;                            /* when the last wait ended */
+    unsigned rounds_skipped;                     /* in a row, without asking the engine */
 
     /* loop: engines */
     int epoll_fd;
@@ -187,6 +191,21 @@ bool loop_may_wait(struct aio_loop *loop);
 void loop_awake(struct aio_loop *loop);
 /* Frees removed handlers that nothing refers to. */
 void loop_reap_handlers(struct aio_loop *loop);
+
+/* polling.c */
+/* Asks every notifier that can be asked. True if one had work, which is done then. */
+bool polling_ask(struct aio_loop *loop);
+/* Spins until ns after start, doorbells off. True if a handler ran. Also ends when the engine or the
+ * inbox has work. */
+bool polling_spin(struct aio_loop *loop, int64_t start, int64_t ns);
+/* Spinning has found work: true if the engine need not be asked for other work this time. */
+bool polling_skips_engine(struct aio_loop *loop);
+/* The loop had nothing to do for idle_ns; found in time if that is no more than poll_ns. */
+void polling_adapt(struct aio_loop *loop, int64_t idle_ns);
+/* Before a wait: doorbells on. True if one had been missed; its work is done then. */
+bool polling_end(struct aio_loop *loop);
+/* Doorbells on for good. What had been missed is left for the next thread of the loop. */
+void polling_leave(struct aio_loop *loop);
 
 /* timer.c */
 void loop_timers_init(struct aio_loop *loop);

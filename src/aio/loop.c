@@ -31,10 +31,6 @@
 #include "base/alloc.h"
 #include "base/log.h"
 
-#define POLL_FIRST_NS 4000 /* where adaptive polling starts to grow from */
-/* While polling finds work, the engine is asked for other work every so many rounds. */
-#define SKIP_ROUNDS 16
-
 __thread struct aio_loop *loop_of_thread;
 
 /* ---- life ----------------------------------------------------------------------------------- */
@@ -158,122 +154,6 @@ struct aio_loop *aio_loop_current(void)
     return loop_of_thread;
 }
 
-/* ---- adaptive polling ----------------------------------------------------------------------- */
-
-void aio_loop_set_poll(struct aio_loop *loop, int64_t max_ns, int64_t grow, int64_t shrink)
-{
-    loop->poll_max_ns = MAX(max_ns, 0);
-    loop->poll_grow = MAX(grow, 0);
-    loop->poll_shrink = MAX(shrink, 0);
-    loop->poll_ns = 0;
-    loop_kick(loop);
-}
-
-static void cpu_relax(void)
-{
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield" ::: "memory");
-#endif
-}
-
-/* Asks every notifier that can be asked. True if one had work, which is done then. */
-static bool pollers_run(struct aio_loop *loop)
-{
-    bool progress = false;
-    for (struct aio_handler *h = loop->pollers; h; h = h->poll_next) {
-        if (!h->is_removed && h->poll(h->opaque)) {
-            progress = true;
-            if (!h->is_removed) {
-                h->read(h->opaque);
-            }
-        }
-    }
-    return progress;
-}
-
-static void polling_begin(struct aio_loop *loop)
-{
-    if (loop->is_polling) {
-        return;
-    }
-    loop->is_polling = true;
-    for (struct aio_handler *h = loop->pollers; h; h = h->poll_next) {
-        if (h->poll_begin) {
-            h->poll_begin(h->opaque);
-        }
-    }
-}
-
-/* Switches doorbells on again. True if one had been missed; its work is done then. */
-static bool polling_end(struct aio_loop *loop)
-{
-    if (!loop->is_polling) {
-        return false;
-    }
-    loop->is_polling = false;
-    for (struct aio_handler *h = loop->pollers; h; h = h->poll_next) {
-        if (h->poll_end && !h->is_removed) {
-            h->poll_end(h->opaque);
-        }
-    }
-    return pollers_run(loop);
-}
-
-/* Switches doorbells on for good. What had been missed is left for the next thread of the loop. */
-static void polling_leave(struct aio_loop *loop)
-{
-    if (!loop->is_polling) {
-        return;
-    }
-    loop->is_polling = false;
-    for (struct aio_handler *h = loop->pollers; h; h = h->poll_next) {
-        if (h->poll_end) {
-            h->poll_end(h->opaque);
-        }
-        if (h->poll(h->opaque)) {
-            event_notifier_set(&(struct event_notifier){.fd = h->fd});
-        }
-    }
-}
-
-/* Spins for at most ns. True if a handler ran. Also ends when the engine or the inbox has work. */
-static bool polling_spin(struct aio_loop *loop, int64_t start, int64_t ns)
-{
-    loop->engine->submit(loop);
-    polling_begin(loop);
-    do {
-        if (pollers_run(loop)) {
-            return true;
-        }
-        if (loop->ready_first || loop->engine->is_ready(loop) ||
-            atomic_load_explicit(&loop->inbox, memory_order_relaxed)) {
-            return false;
-        }
-        cpu_relax();
-    } while (clock_get_ns(AIO_CLOCK_RT) - start < ns);
-    return false;
-}
-
-/* Adapts the time to spin to how long the loop had nothing to do. */
-static void polling_adapt(struct aio_loop *loop, int64_t idle_ns)
-{
-    if (idle_ns <= loop->poll_ns) {
-        return; /* polling was worth it */
-    }
-    if (idle_ns > loop->poll_max_ns) {
-        loop->poll_ns = loop->poll_shrink > 1 ? loop->poll_ns / loop->poll_shrink : 0;
-    } else if (loop->poll_ns < loop->poll_max_ns) {
-        int64_t grow = loop->poll_grow ? loop->poll_grow : 2;
-        int64_t ns = POLL_FIRST_NS;
-        if (loop->poll_ns > 0 && __builtin_mul_overflow(loop->poll_ns, grow, &ns)) {
-            ns = loop->poll_max_ns;
-        }
-        loop->poll_ns = MIN(ns, loop->poll_max_ns);
-    }
-}
-
 void aio_loop_unbind(struct aio_loop *loop)
 {
     assert(loop_of_thread == loop && loop->depth == 0);
@@ -290,7 +170,7 @@ void aio_loop_unbind(struct aio_loop *loop)
 static bool wait_for_events(struct aio_loop *loop)
 {
     int64_t timeout = loop_timers_timeout(loop);
-    bool polls = loop->poll_max_ns > 0 && timeout > 0;
+    bool polls = loop->poll_max_ns > 0 && timeout > 0 && loop->pollers;
     int64_t start = 0;
     bool progress = false;
 
@@ -300,11 +180,14 @@ static bool wait_for_events(struct aio_loop *loop)
             progress = polling_spin(loop, start, MIN(loop->poll_ns, timeout));
             int64_t spent = clock_get_ns(AIO_CLOCK_RT) - start;
             timeout = timeout == NEVER ? NEVER : MAX(timeout - spent, 0);
+            if (progress) {
+                polling_adapt(loop, MIN(spent, loop->poll_ns));
+            }
         }
     }
     /* Doorbells stay off while polling is what finds the work. */
     bool is_ready = loop->engine->is_ready(loop);
-    if (progress && !is_ready && ++loop->rounds_skipped < SKIP_ROUNDS) {
+    if (progress && !is_ready && polling_skips_engine(loop)) {
         return true; /* not worth a system call */
     }
     loop->rounds_skipped = 0;
@@ -337,7 +220,7 @@ bool aio_loop_poll(struct aio_loop *loop, bool block)
         progress = wait_for_events(loop);
     } else {
         /* While doorbells are off, only asking finds work. */
-        progress |= loop->is_polling && pollers_run(loop);
+        progress |= loop->is_polling && polling_ask(loop);
         progress |= loop->engine->wait(loop, 0);
     }
     progress |= loop_run_work(loop);

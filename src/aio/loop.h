@@ -58,9 +58,10 @@ bool aio_loop_poll(struct aio_loop *loop, bool block);
 /* Makes a waiting or the next aio_loop_poll() return. Any thread. */
 void aio_loop_wake(struct aio_loop *loop);
 
-/* Adaptive polling of notifiers that have a poll function: up to max_ns before each wait; 0 turns
- * it off (the default of the main loop). grow and shrink as QEMU's iothread properties: 0 means
- * factor 2 and reset to 0. */
+/* Adaptive polling of notifiers that have a poll function: up to max_ns before each wait; 0, the
+ * default, turns it off. grow and shrink as QEMU's iothread properties: what the time is multiplied
+ * by while events come too late for it, and divided by after one that came later than max_ns; 0
+ * means 2, and to give up after a few of those in a row. */
 void aio_loop_set_poll(struct aio_loop *loop, int64_t max_ns, int64_t grow, int64_t shrink);
 
 /* A thread pool for this loop alone, instead of the one that the others share: `min` threads that are

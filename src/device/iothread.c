@@ -157,12 +157,12 @@ static void iothread_unrealize(struct device *dev)
 }
 
 static const struct property iothread_props[] = {
-    PROPERTY_UINT64("poll-max-ns", struct iothread, poll_max_ns, 32768, 0, INT64_MAX,
+    PROPERTY_UINT64("poll-max-ns", struct iothread, poll_max_ns, IOTHREAD_POLL_MAX_NS, 0, INT64_MAX,
                     "longest time to poll before waiting, in ns"),
     PROPERTY_UINT64("poll-grow", struct iothread, poll_grow, 0, 0, INT64_MAX,
                     "factor by which polling gets longer, 0 means 2"),
     PROPERTY_UINT64("poll-shrink", struct iothread, poll_shrink, 0, 0, INT64_MAX,
-                    "divisor by which polling gets shorter, 0 means at once"),
+                    "divisor by which polling gets shorter, 0 means to stop after a few misses"),
     PROPERTY_UINT64("aio-max-batch", struct iothread, aio_max_batch, 0, 0, INT64_MAX,
                     "requests that are handed over together, 0 means no limit"),
     PROPERTY_UINT64("thread-pool-min", struct iothread, thread_pool_min, 0, 0, INT64_MAX,

@@ -15,6 +15,8 @@
 struct aio_loop;
 struct iothread;
 
+#define IOTHREAD_POLL_MAX_NS 32768 /* poll-max-ns, unless it is given; QEMU's */
+
 extern const struct device_type iothread_type;
 
 struct iothread *iothread_find(const char *id);

@@ -300,9 +300,22 @@ static void test_queue_across_loops(void **state)
     assert_int_equal(s.taken, LOOPS * PER_LOOP / 2 * TURNS);
 }
 
+static bool never(void *opaque)
+{
+    return false;
+}
+
+/* A loop spins only if it has somebody to ask. */
 static void let_poll(void *opaque)
 {
-    aio_loop_set_poll(opaque, NS_PER_MS, 0, 0);
+    struct event_notifier *n = opaque;
+    aio_set_notifier(aio_loop_current(), n, kit_count, never, NULL);
+    aio_loop_set_poll(aio_loop_current(), NS_PER_MS, 0, 0);
+}
+
+static void let_be(void *opaque)
+{
+    aio_set_notifier(aio_loop_current(), opaque, NULL, NULL, NULL);
 }
 
 /* One item at a time, from one loop to another: a wake that is lost is never made up for. */
@@ -341,20 +354,24 @@ static void test_queue_relay(void **state)
 {
     struct kit *kit = kit_of(state);
     struct kit_thread loops[2];
+    struct event_notifier never_set[2];
     struct relay r = {.turn = 0};
     co_mutex_init(&r.mutex);
     co_queue_init(&r.changed);
     for (int i = 0; i < 2; i++) {
         kit_thread_start(&loops[i], kit->engine);
         /* Spinning loops meet each other in the narrow places. */
-        aio_call_wait(loops[i].loop, let_poll, loops[i].loop);
+        assert_true(event_notifier_init(&never_set[i], NULL));
+        aio_call_wait(loops[i].loop, let_poll, &never_set[i]);
         aio_call_co(loops[i].loop, i ? relay_odd : relay_even, &r);
     }
     while (atomic_load(&r.done) < 2) {
         kit_sleep_ms(1);
     }
     for (int i = 0; i < 2; i++) {
+        aio_call_wait(loops[i].loop, let_be, &never_set[i]);
         kit_thread_stop(&loops[i]);
+        event_notifier_cleanup(&never_set[i]);
     }
     assert_int_equal(r.turn, 10000);
     co_mutex_destroy(&r.mutex);

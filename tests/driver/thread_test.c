@@ -21,7 +21,8 @@
 #include "hw/virtio/virtio.h"
 #include "mem/machine_lock.h"
 
-#define DEPTH 4
+#define DEPTH   4
+#define POLL_US 100 /* the longest time that a loop polls, where it does */
 
 struct variant {
     bool irqfd, iothread, polling, event_idx, masks, vm_stops;
@@ -77,6 +78,15 @@ static unsigned take_all(void)
     return count;
 }
 
+/* Requests come from at once to after the loop has given up polling; some at the very moment. */
+static void pause_us(unsigned us)
+{
+    int64_t until = clock_get_ns(AIO_CLOCK_RT) + us * NS_PER_US;
+
+    while (clock_get_ns(AIO_CLOCK_RT) < until) {
+    }
+}
+
 static void *io_thread(void *opaque)
 {
     unsigned in_flight = 0, issued = 0;
@@ -86,6 +96,9 @@ static void *io_thread(void *opaque)
         unsigned seen = fake_interrupts(VDRIVER_QUEUE_DATA);
         /* Slots come back in any order, so a new round starts when all are back. */
         if (in_flight == 0) {
+            if (v->polling) {
+                pause_us(issued / DEPTH % (2 * POLL_US));
+            }
             for (; in_flight < DEPTH && issued < v->requests; in_flight++, issued++) {
                 publish(in_flight);
             }
@@ -147,9 +160,14 @@ static void test_threads(void **state)
     rig_init(v->irqfd);
     blk_add_fake_disk("");
     if (v->iothread) {
-        rig_object(v->polling ? "iothread,id=io0" : "iothread,id=io0,poll-max-ns=0");
+        autofree char *object =
+            xasprintf("iothread,id=io0,poll-max-ns=%u", v->polling ? POLL_US * 1000 : 0);
+        rig_object(object);
     }
     blk_add_device(&driver, v->iothread ? ",iothread=io0" : "");
+    if (!v->iothread && v->polling) {
+        aio_loop_set_poll(rig.loop, POLL_US * NS_PER_US, 0, 0);
+    }
     vdriver_start(&driver, v->event_idx ? BIT64(VIRTIO_F_RING_EVENT_IDX) : 0, 0, true);
     for (unsigned i = 0; i < DEPTH; i++) {
         requests[i] = blk_request(VIRTIO_BLK_T_IN, i * 8, 4096);
@@ -234,7 +252,14 @@ int main(void)
     const struct CMUnitTest tests[] = {
         VARIANT("main loop, irqfd", .irqfd = true, .requests = 2000),
         VARIANT("main loop, msix", .requests = 2000),
+        VARIANT("main loop, polling", .irqfd = true, .polling = true, .requests = 20000),
+        VARIANT("main loop, polling, event index", .irqfd = true, .polling = true,
+                .event_idx = true, .masks = true, .requests = 2000),
+        VARIANT("main loop, polling, VM stops", .irqfd = true, .polling = true, .vm_stops = true,
+                .requests = 2000),
         VARIANT("iothread, irqfd", .irqfd = true, .iothread = true, .requests = 2000),
+        VARIANT("iothread, polling", .irqfd = true, .iothread = true, .polling = true,
+                .requests = 20000),
         VARIANT("iothread, polling, event index", .irqfd = true, .iothread = true, .polling = true,
                 .event_idx = true, .requests = 2000),
         VARIANT("iothread, msix, event index", .iothread = true, .event_idx = true,
