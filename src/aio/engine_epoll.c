@@ -3,6 +3,8 @@
  * The epoll engine: the loop waits in epoll_pwait2(); host I/O goes to the thread pool, or to a
  * ring of io_uring whose eventfd epoll waits for. epoll(7).
  *
+ * Notifiers are edge-triggered: each write is an event, and nobody reads them.
+ *
  * Regular files and /dev/null are always ready and refused by epoll (EPERM); a console may well be
  * redirected to one, so the loop does not wait while it has such a handler.
  */
@@ -67,7 +69,7 @@ static void engine_unbind(struct aio_loop *loop)
 
 static void engine_update(struct aio_loop *loop, struct aio_handler *h)
 {
-    uint32_t events = handler_events(h);
+    uint32_t events = handler_events(h) | (h->is_notifier ? EPOLLET : 0);
     struct epoll_event event = {.events = events, .data.ptr = h};
     int op = h->epoll_events ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
     if (h->always_ready) {

@@ -19,9 +19,7 @@ bool handler_dispatch(struct aio_handler *h, uint32_t events)
         return false;
     }
     if (h->is_notifier) {
-        if (!event_notifier_test_and_clear(&(struct event_notifier){.fd = h->fd})) {
-            return false;
-        }
+        /* Engines report each set, not that it is set: nothing is read, nothing is to be cleared. */
         h->read(h->opaque);
         return true;
     }

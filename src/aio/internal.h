@@ -66,7 +66,7 @@ struct aio_handler {
     /* loop */
     struct aio_handler *next, **prev; /* in loop->handlers, or loop->removed */
     int fd;
-    bool is_notifier; /* an eventfd, cleared before read is called */
+    bool is_notifier; /* an eventfd: read is called for each set, and its count left alone */
     bool is_removed;
     aio_fn *read, *write;
     void *opaque;

@@ -22,9 +22,13 @@ void event_notifier_set(struct event_notifier *n);     /* any thread */
 /* True if it was set since the last call. */
 bool event_notifier_test_and_clear(struct event_notifier *n);
 
-/* Runs fn(opaque) in the loop after each set; the notifier is cleared first. poll, if not NULL, is
- * called by adaptive polling and returns true if there is work for fn without a set (a new
- * available index). fn NULL removes the handler; after that fn never runs again. */
+/* Runs fn(opaque) in the loop after each set; several sets may be one. The loop does not clear the
+ * notifier, which would be a system call each time: it stays set, also for whoever has it next, and
+ * a handler for a notifier that is set runs once to begin with. So no set is lost between two loops,
+ * and fn must take being called for nothing.
+ *
+ * poll, if not NULL, is called by adaptive polling and returns true if there is work for fn without
+ * a set (a new available index). fn NULL removes the handler; after that fn never runs again. */
 void aio_set_notifier(struct aio_loop *loop, struct event_notifier *n, aio_fn *fn,
                       bool (*poll)(void *opaque), void *opaque);
 

@@ -71,26 +71,50 @@ def verify(build, elf, folder, name, accel, case, results):
         report.show_tail(console)
 
 
-def strace_counts(build, elf, folder, append):
-    """How often each KVM request was made in a run."""
+def strace_counts(build, elf, folder, append, calls, pattern, iothread=IOTHREAD):
+    """How often the pattern matches system calls of a run, by the name it finds."""
     log = folder / "strace.log"
     argv = native_guest.command(build / "ferry", elf, append,
                                 "driver=null-co,node-name=d,size=67108864", "q35",
-                                "kvm,force=on", ",iothread=io0", IOTHREAD)
+                                "kvm,force=on", ",iothread=io0", iothread)
     status, console, _ = native_guest.run(
-        ["strace", "-f", "-e", "trace=ioctl", "-o", str(log), *argv], SECONDS)
+        ["strace", "-f", "-e", f"trace={calls}", "-o", str(log), *argv], SECONDS)
     if status != native_guest.SUCCESS:
         return None, console
-    names = re.findall(r"ioctl\(\d+, (KVM_\w+)", log.read_text(errors="replace"))
+    names = re.findall(pattern, log.read_text(errors="replace"), re.MULTILINE)
     return {name: names.count(name) for name in set(names)}, console
+
+
+def kvm_counts(build, elf, folder, append):
+    """How often each KVM request was made in a run."""
+    return strace_counts(build, elf, folder, append, "ioctl", r"ioctl\(\d+, (KVM_\w+)")
+
+
+def count_request_calls(build, elf, folder, results):
+    """A request that nobody polls for: the loop waits, and sets the irqfd; it reads no eventfd."""
+    counts = []
+    for count in (100, 3100):
+        counts.append(strace_counts(
+            build, elf, folder, f"mode=1 depth=1 count={count}",
+            "read,write,io_uring_enter,epoll_wait,epoll_pwait2,ppoll", r"^\d+ +(\w+)\(",
+            ("-object", "iothread,id=io0,poll-max-ns=0"))[0])
+    if None in counts:
+        results.case("kvm/native/calls-per-request", "the guest did not come to its end")
+        return
+    more = {name: n - counts[0].get(name, 0) for name, n in counts[1].items()}
+    text = ", ".join(f"{name} {n / 3000:.2f}" for name, n in sorted(more.items()) if n > 150)
+    results.case("kvm/native/calls-per-request",
+                 f"per request: {text}" if sum(more.values()) > 2.2 * 3000 else None,
+                 f"per request: {text}")
 
 
 def count_system_calls(build, elf, folder, results):
     if subprocess.run(["strace", "true"], stderr=subprocess.DEVNULL, check=False).returncode:
         results.skip("kvm/native/syscalls", "strace does not work here")
         return
-    small, console = strace_counts(build, elf, folder, "mode=1 depth=1 count=100 opens=1")
-    large, _ = strace_counts(build, elf, folder, "mode=1 depth=1 count=3100 opens=3")
+    count_request_calls(build, elf, folder, results)
+    small, console = kvm_counts(build, elf, folder, "mode=1 depth=1 count=100 opens=1")
+    large, _ = kvm_counts(build, elf, folder, "mode=1 depth=1 count=3100 opens=3")
     if not small or not large:
         results.case("kvm/native/syscalls", "the guest did not come to its end")
         report.show_tail(console)
