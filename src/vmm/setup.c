@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -334,6 +335,29 @@ static bool setup_vcpus(const struct cmdline *cmdline, struct error **errp)
            vcpus_create(made.accel, made.model, machine->smp.cpus, errp);
 }
 
+/* CPUs that this process may use. */
+static unsigned host_cpus(void)
+{
+    cpu_set_t set;
+    long online;
+
+    if (sched_getaffinity(0, sizeof(set), &set) == 0) {
+        return CPU_COUNT(&set);
+    }
+    /* More than the set holds. */
+    online = sysconf(_SC_NPROCESSORS_ONLN);
+    return online > 0 ? online : 1;
+}
+
+/* The main loop polls the virtqueues that it has, like an iothread, but only where the vCPUs leave
+ * it a CPU: else it would spin in the time of the one that it waits for. */
+static void setup_polling(void)
+{
+    if (made.accel->ops->has_vcpus && made.machine->smp.cpus < host_cpus()) {
+        aio_loop_set_poll(made.loop, IOTHREAD_POLL_MAX_NS, 0, 0);
+    }
+}
+
 static bool setup_machine_text(const struct cmdline *cmdline, struct error **errp)
 {
     struct machine *machine = config_machine(cmdline, errp);
@@ -420,6 +444,7 @@ bool setup(const struct cmdline *cmdline, struct error **errp)
         return false;
     }
     devices_cold_plug_done();
+    setup_polling();
     if (!setup_monitors(cmdline, errp)) {
         return false;
     }
