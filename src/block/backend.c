@@ -281,7 +281,9 @@ void backend_set_io_error(struct block_backend *be, int error)
 void backends_reset_io_status(void)
 {
     for (struct block_backend *be = first_backend; be; be = be->next) {
-        atomic_store(&be->io_status, BLOCK_IO_OK);
+        if (*backend_name(be)) { /* QEMU leaves the anonymous ones as they are */
+            atomic_store(&be->io_status, BLOCK_IO_OK);
+        }
     }
 }
 

@@ -67,7 +67,8 @@ bool backend_has_io_status(const struct block_backend *be);
 enum block_io_status backend_io_status(const struct block_backend *be); /* any thread */
 /* An error (positive or negative errno) stops the VM: the first one stands. Any thread. */
 void backend_set_io_error(struct block_backend *be, int error);
-void backends_reset_io_status(void); /* the VM goes on; main loop */
+/* The VM goes on: of backends with a name. Main loop. */
+void backends_reset_io_status(void);
 /* QEMU's words: report, ignore, stop, enospc (werror only); auto and NULL leave what it is, which
  * is report and enospc at first. Before requests are made. */
 bool backend_set_error_policy(struct block_backend *be, const char *rerror, const char *werror,

@@ -170,7 +170,8 @@ def test_disk_error(bench):
                 expect("io-status", io_status(ferry), "failed")
                 limit_files(ferry, resource.RLIM_INFINITY)
                 ferry.qmp.command("cont")
-                expect("io-status after cont", io_status(ferry), "ok")
+                # QEMU 7.2 does not come to backends without a name.
+                expect("io-status after cont", io_status(ferry), "ok" if drive else "failed")
             expect("status", disk.finish()[0], status)
             expect_that((image.read_bytes()[200 * 512] == ord("n")) == (action == "stop"),
                         "the image is not what it should be")
