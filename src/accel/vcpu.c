@@ -18,7 +18,6 @@
 
 #include <assert.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "accel/cpu_model.h"
@@ -418,8 +417,8 @@ static void call_reset(struct vcpu *vcpu, void *opaque)
     bool is_bsp = vcpu->index == 0;
 
     if (log_mask & LOG_CPU_RESET && vcpu->accel->ops->vcpu_get_state(vcpu, state, NULL)) {
-        fprintf(stderr, "CPU Reset (CPU %u)\n", vcpu->index);
-        x86_state_print(state, stderr);
+        autofree char *heading = xasprintf("CPU Reset (CPU %u)\n", vcpu->index);
+        x86_state_log(state, LOG_CPU_RESET, heading);
     }
     /* What was on its way belongs to the time before. EXTINT is a level and stays. */
     atomic_fetch_and(&vcpu->requests, ~(VCPU_REQUEST_NMI | VCPU_REQUEST_INIT | VCPU_REQUEST_SIPI));

@@ -4,6 +4,7 @@
  * and eyes that know it find their way.
  */
 #include <inttypes.h>
+#include <stdlib.h>
 
 #include "accel/x86_regs.h"
 #include "accel/x86_state.h"
@@ -157,4 +158,21 @@ void x86_state_print(const struct x86_state *state, FILE *to)
     print_segments(state, to);
     print_control(state, to);
     print_fpu(state, to);
+}
+
+/* One write, so that vCPUs that are reset at the same time do not mix their lines. */
+void x86_state_log(const struct x86_state *state, enum log_item item, const char *heading)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *to = open_memstream(&text, &size);
+
+    if (to) {
+        fputs(heading, to);
+        x86_state_print(state, to);
+        if (fclose(to) == 0) {
+            log_item_block(item, text);
+        }
+        free(text);
+    }
 }

@@ -11,6 +11,8 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "base/log.h"
+
 enum x86_gpr {
     X86_RAX,
     X86_RCX,
@@ -119,6 +121,8 @@ struct x86_state {
 void x86_state_reset(struct x86_state *state, bool is_bsp, uint32_t apic_id);
 /* Registers for people, in the form of QEMU's "info registers". */
 void x86_state_print(const struct x86_state *state, FILE *to);
+/* The same for an item of -d, below a heading, which ends in '\n' or is "". Any thread. */
+void x86_state_log(const struct x86_state *state, enum log_item item, const char *heading);
 uint64_t *x86_state_msr(struct x86_state *state, uint32_t index); /* NULL: not in the list */
 
 /* ---- interrupt chips ------------------------------------------------------------------------ */

@@ -193,6 +193,15 @@ void log_item(enum log_item item, const char *fmt, ...)
     va_end(ap);
 }
 
+void log_item_block(enum log_item item, const char *lines)
+{
+    if (log_mask & item) {
+        int saved = errno;
+        write_all(item_fd, lines, strlen(lines));
+        errno = saved;
+    }
+}
+
 static bool find_item(const char *name, uint32_t *mask)
 {
     for (size_t i = 0; i < ARRAY_SIZE(items); i++) {

@@ -40,6 +40,8 @@ void log_error_with_hint(const char *message, const char *hint);
 void log_guest_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* One line for an item of -d, when it is on. LOG_GUEST_ERRORS and LOG_UNIMP are bounded. */
 void log_item(enum log_item item, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Several lines that belong together, as they are, each ending in '\n'; in one write. */
+void log_item_block(enum log_item item, const char *lines);
 
 /* Parses "guest_errors,cpu_reset" (of -d). "help" is the caller's. */
 bool log_parse_items(const char *items, uint32_t *mask, struct error **errp);

@@ -255,6 +255,8 @@ static void to_a_file(void **state)
     log_mask = LOG_INT | LOG_UNIMP;
     log_item(LOG_INT, "vector %d", 14);
     log_item(LOG_EXEC, "not asked for");
+    log_item_block(LOG_INT, "RAX=0\nRBX=1\n");
+    log_item_block(LOG_EXEC, "not asked for\n");
     for (int i = 0; i < 1000; i++)
         log_item(LOG_UNIMP, "again");
     log_mask = 0;
@@ -263,9 +265,9 @@ static void to_a_file(void **state)
     ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
     assert_true(n > 0);
     text[n] = 0;
-    assert_ptr_equal(strstr(text, "ferry: vector 14\nferry: again\n"), text);
+    assert_ptr_equal(strstr(text, "ferry: vector 14\nRAX=0\nRBX=1\nferry: again\n"), text);
     assert_null(strstr(text, "not asked for"));
-    assert_in_range(count_lines(text), 11, 33);
+    assert_in_range(count_lines(text), 13, 35);
     close(fd);
     unlink(path);
     /* Back to stderr, which the file of -D cannot be. */

@@ -561,6 +561,21 @@ def test_files(bench):
     expect_that(log.exists(), "there is no log")
 
 
+def test_log_registers(bench):
+    """-d cpu_reset writes to the file of -D, and nothing to stderr."""
+    bios, log = bench.folder / "bios", bench.folder / "log"
+    bios.write_bytes(b"\xf4" * 65536)  # hlt
+    with bench.ferry("-M", "q35", "-bios", bios, "-S", "-D", log, "-d", "cpu_reset",
+                     accel="tcg") as ferry:
+        ferry.qmp.command("system_reset")
+        ferry.qmp.event("RESET")
+        ferry.qmp.command("quit")
+        expect("status", ferry.wait(), 0)
+    expect_that(re.search(r"^CPU Reset \(CPU 0\)\nRAX=|^CPU Reset \(CPU 0\)\nEAX=", log.read_text(),
+                          re.MULTILINE), log.read_text())
+    expect("stderr", ferry.output, "")
+
+
 # -- help ----------------------------------------------------------------------------------------
 
 

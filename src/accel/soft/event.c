@@ -14,7 +14,6 @@
  */
 #include <inttypes.h>
 #include <stdatomic.h>
-#include <stdio.h>
 
 #include "accel/soft/event_internal.h"
 #include "base/alloc.h"
@@ -433,7 +432,7 @@ static void print_shutdown(struct soft_cpu *cpu, const char *why)
     if (is_asked) {
         autofree struct x86_state *state = xnew(struct x86_state);
         if (soft_get_state(cpu->vcpu, state, NULL)) {
-            x86_state_print(state, stderr);
+            x86_state_log(state, LOG_CPU_RESET, "");
         }
     }
 }
