@@ -8,6 +8,7 @@
 
 #include "base/alloc.h"
 #include "base/range.h"
+#include "block/image.h"
 
 #define WORD_BITS 64u
 /* A bitmap of more bytes is refused; it is as much as qcow2 can keep. */
@@ -55,32 +56,14 @@ static bool check_new(struct block_node *node, const char *name, uint32_t granul
     return false;
 }
 
-/* Behind the others: they are told in the order in which they came. */
-static void append(struct block_node *node, struct block_bitmap *bitmap)
+struct block_bitmap *block_bitmap_add(struct block_node *node, struct block_bitmap *last,
+                                      const char *name, uint32_t granularity, bool usable)
 {
-    struct block_bitmap *last = atomic_load(&node->bitmaps);
+    uint64_t length = usable ? block_length(node) : 0;
 
-    if (!last) {
-        atomic_store(&node->bitmaps, bitmap);
-        return;
-    }
-    while (last->next) {
-        last = last->next;
-    }
-    last->next = bitmap;
-}
-
-struct block_bitmap *block_bitmap_new(struct block_node *node, const char *name,
-                                      uint32_t granularity, struct error **errp)
-{
     granularity = granularity ? granularity : BLOCK_BITMAP_GRANULARITY;
-    if (!check_new(node, name, granularity, errp)) {
-        return NULL;
-    }
-    uint64_t length = block_length(node);
     _Atomic(uint64_t) *words = new_words(length, granularity);
     if (!words) {
-        error_set(errp, "Too much space will be occupied by the bitmap. Use larger granularity");
         return NULL;
     }
     struct block_bitmap *bitmap = xnew(struct block_bitmap);
@@ -88,11 +71,44 @@ struct block_bitmap *block_bitmap_new(struct block_node *node, const char *name,
         .name = xstrdup(name),
         .granularity = granularity,
         .enabled = true,
+        .inconsistent = !usable,
         .length = length,
         .words = words,
-        .changed = true,
     };
-    append(node, bitmap);
+    if (last) {
+        last->next = bitmap;
+    } else {
+        atomic_store(&node->bitmaps, bitmap);
+    }
+    return bitmap;
+}
+
+/* As QEMU: the format's clusters, but 4 KiB at least and 64 KiB at most. */
+static uint32_t default_granularity(struct block_node *node)
+{
+    struct block_image_info info;
+
+    block_image_info(node, &info);
+    uint32_t granularity = info.cluster_size ? MAX(info.cluster_size, 4096) : UINT32_MAX;
+    block_image_info_free(&info);
+    return MIN(granularity, BLOCK_BITMAP_GRANULARITY);
+}
+
+struct block_bitmap *block_bitmap_new(struct block_node *node, const char *name,
+                                      uint32_t granularity, struct error **errp)
+{
+    granularity = granularity ? granularity : default_granularity(node);
+    if (!check_new(node, name, granularity, errp)) {
+        return NULL;
+    }
+    struct block_bitmap *last = atomic_load(&node->bitmaps);
+    while (last && last->next) {
+        last = last->next;
+    }
+    struct block_bitmap *bitmap = block_bitmap_add(node, last, name, granularity, true);
+    if (!bitmap) {
+        error_set(errp, "Too much space will be occupied by the bitmap. Use larger granularity");
+    }
     return bitmap;
 }
 
@@ -135,7 +151,7 @@ struct block_bitmap *block_bitmap_find(struct block_node *node, const char *name
 void block_bitmaps_resize(struct block_node *node, uint64_t length)
 {
     for (struct block_bitmap *b = atomic_load(&node->bitmaps); b; b = b->next) {
-        if (b->length == length) {
+        if (b->length == length || b->inconsistent) {
             continue;
         }
         _Atomic(uint64_t) *words = new_words(length, b->granularity);
@@ -274,16 +290,16 @@ bool block_bitmap_merge(struct block_bitmap *to, const struct block_bitmap *from
 {
     uint64_t start, length;
 
+    if (to->inconsistent || from->inconsistent) {
+        error_set(errp, "Bitmap '%s' is inconsistent and cannot be used; remove it",
+                  to->inconsistent ? to->name : from->name);
+        return false;
+    }
     if (to->length != from->length) {
         error_set(errp,
                   "Bitmaps are of different sizes (destination size is %" PRIu64
                   " and source size is %" PRIu64 ") and can't be merged",
                   to->length, from->length);
-        return false;
-    }
-    if (to->inconsistent || from->inconsistent) {
-        error_set(errp, "Bitmap '%s' is inconsistent and cannot be used; remove it",
-                  to->inconsistent ? to->name : from->name);
         return false;
     }
     for (uint64_t at = 0; block_bitmap_next_dirty(from, at, &start, &length); at = start + length) {

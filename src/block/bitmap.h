@@ -21,8 +21,8 @@
 #include "base/error.h"
 #include "block/node.h"
 
-#define BLOCK_BITMAP_NAME_MAX        1023 /* bytes, qcow2 */
-#define BLOCK_BITMAP_GRANULARITY     65536
+#define BLOCK_BITMAP_NAME_MAX        1023  /* bytes, qcow2 */
+#define BLOCK_BITMAP_GRANULARITY     65536 /* by default, at most */
 #define BLOCK_BITMAP_GRANULARITY_MIN 512
 #define BLOCK_BITMAP_GRANULARITY_MAX (UINT32_C(1) << 31)
 
@@ -35,15 +35,20 @@ struct block_bitmap {
     bool enabled;
     bool inconsistent; /* was in use when a process died: its bits mean nothing */
     uint64_t length;   /* bytes covered: the node's */
+    void *kept;        /* its format's, with persistent ones */
     struct block_bitmap *next;
     /* atomic */
     _Atomic(bool) changed;    /* since its format loaded or kept it */
     _Atomic(uint64_t) *words; /* bit n: [n, n + 1) * granularity */
 };
 
-/* granularity 0: the default. Errors: name taken, granularity no power of 2 or out of bounds. */
+/* granularity 0: the default, from the format's cluster size. Errors: name taken, granularity no power of 2 or out of bounds. */
 struct block_bitmap *block_bitmap_new(struct block_node *node, const char *name,
                                       uint32_t granularity, struct error **errp);
+/* For formats that load many, whose names they have checked: behind `last`, the last one of the list
+ * (NULL: it is empty). Not usable: inconsistent, without bits. NULL: it would be too large. */
+struct block_bitmap *block_bitmap_add(struct block_node *node, struct block_bitmap *last,
+                                      const char *name, uint32_t granularity, bool usable);
 void block_bitmap_free(struct block_node *node, struct block_bitmap *bitmap);
 void block_bitmaps_free(struct block_node *node);
 struct block_bitmap *block_bitmap_find(struct block_node *node, const char *name);

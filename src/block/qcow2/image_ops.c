@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What image tools can do with a qcow2 image: the table of it. */
+#include "block/qcow2/bitmap.h"
 #include "block/qcow2/create.h"
 #include "block/qcow2/snapshot_ops.h"
 
@@ -13,4 +14,6 @@ const struct block_image_ops qcow2_image_ops = {
     .snapshot_apply = qcow2_snapshot_apply,
     .snapshot_delete = qcow2_snapshot_delete,
     .snapshot_load = qcow2_snapshot_load,
+    .can_keep_bitmap = qcow2_can_keep_bitmap,
+    .keep_bitmaps = qcow2_keep_bitmaps,
 };

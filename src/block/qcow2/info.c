@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What an image is like, as QMP's ImageInfoSpecificQCow2 says it. */
 #include "base/alloc.h"
-#include "block/qcow2/qcow2.h"
+#include "block/qcow2/bitmap.h"
 
 /* Names are whatever the image has: what is no UTF-8 is told with question marks. */
 static json_t *text_of(const char *name)
@@ -18,6 +18,28 @@ static json_t *text_of(const char *name)
     return text;
 }
 
+static json_t *bitmap_list(const struct qcow2_state *s)
+{
+    json_t *list = json_array();
+
+    for (uint32_t i = 0; i < s->bitmap_count; i++) {
+        const struct qcow2_bitmap *b = s->bitmaps[i];
+        json_t *bitmap = json_object(), *flags = json_array();
+        if (b->flags & QCOW2_BITMAP_IN_USE) {
+            json_array_append_new(flags, json_string("in-use"));
+        }
+        if (b->flags & QCOW2_BITMAP_AUTO) {
+            json_array_append_new(flags, json_string("auto"));
+        }
+        json_object_set_new(bitmap, "flags", flags);
+        json_object_set_new(bitmap, "name", text_of(b->name));
+        json_object_set_new(bitmap, "granularity",
+                            json_integer((json_int_t)BIT64(b->granularity_bits & 63)));
+        json_array_append_new(list, bitmap);
+    }
+    return list;
+}
+
 static json_t *specific_data(const struct qcow2_state *s)
 {
     json_t *data = json_object();
@@ -28,6 +50,9 @@ static json_t *specific_data(const struct qcow2_state *s)
     if (s->version >= 3) {
         json_object_set_new(data, "lazy-refcounts",
                             json_boolean(s->compatible & QCOW2_COMPAT_LAZY));
+    }
+    if (s->bitmaps && s->bitmap_count) {
+        json_object_set_new(data, "bitmaps", bitmap_list(s));
     }
     json_object_set_new(data, "refcount-bits", json_integer(1 << s->refcount_order));
     if (s->version < 3) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The qcow2 driver: opening, closing, its table. See qcow2.h. */
-#include "block/qcow2/qcow2.h"
+#include "block/qcow2/bitmap.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -89,6 +89,7 @@ static void free_state(struct block_node *node)
 {
     struct qcow2_state *s = qcow2_of(node);
 
+    qcow2_free_bitmaps(s);
     qcow2_free_snapshots(s);
     qcow2_free_header(s);
     qcow2_metadata_free(s);

@@ -141,6 +141,7 @@ struct qcow2_state {
     uint32_t snapshot_count;
     uint64_t bitmap_dir_offset, bitmap_dir_size; /* the bitmaps extension; 0: none */
     uint32_t bitmap_count;
+    struct qcow2_bitmap **bitmaps; /* bitmap_count of them; NULL: not read */
     struct qcow2_alloc *allocs;
     uint64_t free_hint;     /* cluster: none below is free, as far as is known */
     uint64_t fresh_from;    /* host offset: nothing at or behind it was ever written or given out */
@@ -448,7 +449,7 @@ bool qcow2_open_backing(struct block_node *node, struct options *opts, struct er
 /* snapshot.c: reads the table into the state (at open), frees it. */
 int co_qcow2_read_snapshots(struct block_node *node, struct error **errp);
 void qcow2_free_snapshots(struct qcow2_state *s);
-/* bitmap_load.c: makes node's bitmaps from the image (at open, after the refcounts); writable: those
+/* bitmap.c: makes node's bitmaps from the image (at open, after the refcounts); writable: those
  * that are enabled are marked as in use. A fault of a bitmap makes that one inconsistent. */
 int co_qcow2_load_bitmaps(struct block_node *node, struct error **errp);
 /* At close of a writable node: writes what changed, clears the in-use marks. */

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "block/bitmap.h"
 #include "block/qcow2/direct.h"
 #include "block/qcow2/rebuild_int.h"
 #include "block/qcow2/refdisk.h"
@@ -361,6 +362,7 @@ static int co_switch(struct rebuild *r, struct error **errp)
     plan->snapshots = NULL;
     plan->snapshot_count = 0;
     atomic_store(&r->node->length, s->size);
+    block_bitmaps_resize(r->node, s->size);
     ret = co_qcow2_reload_tables(r->node, errp);
     if (ret < 0) {
         atomic_store(&s->corrupt, true); /* what is in memory is not what the file has */
