@@ -66,7 +66,7 @@ static void handshake_took_too_long(void *opaque)
 {
     struct nbd_connection *conn = opaque;
 
-    nbd_say(conn, "no export was chosen within %d seconds", NBD_HANDSHAKE_SECONDS);
+    nbd_say(conn, "no export was chosen within %u seconds", conn->server->config.handshake_seconds);
     shutdown(conn->fd, SHUT_RDWR);
 }
 
@@ -79,7 +79,7 @@ static void co_connection(void *opaque)
     conn->send = nbd_reply_bh(conn);
     timer_init(&conn->handshake_timer, conn->loop, AIO_CLOCK_RT, handshake_took_too_long, conn);
     timer_set(&conn->handshake_timer,
-              clock_get_ns(AIO_CLOCK_RT) + NBD_HANDSHAKE_SECONDS * NS_PER_SEC);
+              clock_get_ns(AIO_CLOCK_RT) + conn->server->config.handshake_seconds * NS_PER_SEC);
     bool has_export = nbd_co_negotiate(conn);
     timer_cancel(&conn->handshake_timer);
     if (has_export) {
@@ -215,6 +215,9 @@ struct nbd_server *nbd_server_new(const struct nbd_server_config *config, struct
 
     assert(config->threads <= NBD_SERVER_THREADS_MAX);
     server->config = *config;
+    if (!server->config.handshake_seconds) {
+        server->config.handshake_seconds = NBD_HANDSHAKE_SECONDS;
+    }
     server->main_loop = aio_loop_current();
     pthread_mutex_init(&server->lock, NULL);
     timer_init(&server->accept_timer, server->main_loop, AIO_CLOCK_RT, accept_again, server);

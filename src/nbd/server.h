@@ -38,6 +38,7 @@ struct nbd_export;
 struct nbd_server_config {
     unsigned max_connections;        /* at once; others wait to be accepted. 0: no limit */
     unsigned threads;                /* 0: connections run in the main loop */
+    unsigned handshake_seconds;      /* 0: NBD_HANDSHAKE_SECONDS */
     const struct nbd_tls_creds *tls; /* or NULL; clients must use it then */
     /* With TLS: may a client of this distinguished name (NULL: it has none) come in? Any loop. NULL:
      * all may. */
