@@ -8,6 +8,7 @@ The machine is shared and noisy: what counts is the ratio of each pair, and of t
 """
 import argparse
 import itertools
+import os
 import pathlib
 import statistics
 import sys
@@ -38,7 +39,8 @@ def measure(vmm, elf, accel, depth, iothread):
 def bench_kvm(build, rounds):
     """4 KiB reads of null-co by virtio-blk under this host's KVM."""
     print("4 KiB reads, null-co, virtio-blk-pci, one vCPU that spins; requests per second")
-    print(f"{'depth':>5} {'iothread':>8} {'ferry':>9} {'QEMU':>9} {'ferry/QEMU, median (range)':>28}")
+    print(f"{'depth':>5} {'iothread':>8} {'ferry':>9} {'QEMU':>9} {'ferry/QEMU, median (range)':>28} "
+          f"{'load':>5}")
     with tempfile.TemporaryDirectory(prefix="ferry-bench-") as folder:
         elf = native_guest.build(pathlib.Path(folder))
         for depth, iothread in itertools.product((1, 32), (False, True)):
@@ -50,8 +52,8 @@ def bench_kvm(build, rounds):
             print(f"{depth:5} {'on' if iothread else 'off':>8} "
                   f"{statistics.median(p[0] for p in pairs):9.0f} "
                   f"{statistics.median(p[1] for p in pairs):9.0f} "
-                  f"{statistics.median(ratios):12.2f} ({min(ratios):.2f}-{max(ratios):.2f})",
-                  flush=True)
+                  f"{statistics.median(ratios):12.2f} ({min(ratios):.2f}-{max(ratios):.2f}) "
+                  f"{os.getloadavg()[0]:8.1f}", flush=True)
 
 
 BENCHES = {"kvm": bench_kvm, "boot": soft.bench_boot, "cpu": soft.bench_cpu}
