@@ -51,6 +51,7 @@ static struct block_backend *open_image(const struct nbd_args *args,
 
     if (be && args->snapshot &&
         !load_snapshot(block_node_skip_filters(backend_root(be)), args->snapshot, errp)) {
+        error_prepend(errp, "'%s', snapshot '%s': ", backend_root(be)->filename, args->snapshot);
         block_image_close(be);
         return NULL;
     }
