@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Benchmarks side by side with Debian's QEMU, run in turn (./dev bench [NAME]).
 
-    run.py --build build [kvm | boot | cpu]
+    run.py --build build [kvm | boot | cpu | block]
 
 The machine is shared and noisy: what counts is the ratio of each pair, and of those the median.
 """
@@ -15,7 +15,7 @@ import sys
 import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from bench import soft  # noqa: E402
+from bench import block, soft  # noqa: E402
 from kvm import native_guest  # noqa: E402
 
 QEMU = "qemu-system-x86_64"
@@ -56,7 +56,8 @@ def bench_kvm(build, rounds):
                   f"{os.getloadavg()[0]:8.1f}", flush=True)
 
 
-BENCHES = {"kvm": bench_kvm, "boot": soft.bench_boot, "cpu": soft.bench_cpu}
+BENCHES = {"kvm": bench_kvm, "boot": soft.bench_boot, "cpu": soft.bench_cpu,
+           "block": block.bench_block}
 
 
 def main():

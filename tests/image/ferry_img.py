@@ -264,6 +264,8 @@ def compare(p, long):
         for first, second in pairs:
             if "-s" in options and "tail.raw" in (first, second):
                 continue  # qemu-img takes the ends of the files for a difference of status
+            if "-p" in options and "nope" in (first, second):
+                continue  # qemu-img ends a line of progress that it never began
             p.same("compare", "-U", *options, first, second)
     p.same("compare", "-f", "raw", "-F", "raw", "zero.raw", "big.raw")
     p.same("compare", "-f", "foo", "zero.raw", "big.raw")
