@@ -14,11 +14,49 @@ bool bitmaps_check(struct block_backend *source, bool skip_broken, struct error 
         error_set(errp, "Format driver '%s' does not support bitmaps", node->driver->name);
         return false;
     }
+    for (struct block_bitmap *b = node->bitmaps; b; b = b->next) {
+        if (b->persistent && b->inconsistent && !skip_broken) {
+            error_set(errp, "Cannot copy inconsistent bitmap '%s'", b->name);
+            error_add_hint(errp, "Use --skip-broken-bitmaps, or use 'ferry-img bitmap --remove'");
+            return false;
+        }
+    }
     return true;
+}
+
+static bool copy_bitmap(const struct block_bitmap *from, struct block_node *to, struct error **errp)
+{
+    if (!img_ops(to)->can_keep_bitmap(to, from->name, from->granularity, errp)) {
+        return false;
+    }
+    struct block_bitmap *bitmap = block_bitmap_new(to, from->name, from->granularity, errp);
+    if (!bitmap) {
+        return false;
+    }
+    bitmap->persistent = true;
+    bitmap->enabled = from->enabled;
+    return block_bitmap_merge(bitmap, from, errp);
 }
 
 bool bitmaps_copy(struct block_backend *source, struct block_backend *target, bool skip_broken,
                   bool quiet, struct error **errp)
 {
-    return img_ops(img_format_node(target))->keep_bitmaps(img_format_node(target), errp);
+    struct block_node *from = img_format_node(source), *to = img_format_node(target);
+
+    for (struct block_bitmap *b = from->bitmaps; b; b = b->next) {
+        if (!b->persistent) {
+            continue;
+        }
+        if (b->inconsistent && skip_broken) {
+            if (!quiet) {
+                log_warn("Skipping inconsistent bitmap '%s'", b->name);
+            }
+            continue;
+        }
+        if (!copy_bitmap(b, to, errp)) {
+            error_prepend(errp, "Failed to copy bitmap '%s': ", b->name);
+            return false;
+        }
+    }
+    return img_ops(to)->keep_bitmaps(to, errp);
 }

@@ -19,7 +19,7 @@
 #include "tools/img/bitmaps.h"
 #include "tools/img/img.h"
 
-#define CHUNK          (1 * MiB) /* bytes of one request, unless clusters are larger */
+#define CHUNK          (2 * MiB) /* bytes of one request; no cluster is larger */
 #define RAW_UNIT       4096      /* bytes: what file systems allocate */
 #define MAX_WORKERS    16
 #define MAX_SPARSE     (16 * MiB)

@@ -192,10 +192,11 @@ static bool look_at_backing(struct options *opts, const char *filename, struct e
     if (!path) {
         return false;
     }
-    struct block_node *node = block_image_open_node(
-        &(struct block_image_how){
-            .filename = path, .format = format, .flags = BLOCK_OPEN_FORCE_SHARE},
-        errp);
+    struct block_node *node =
+        block_image_open_node(&(struct block_image_how){.filename = path,
+                                                        .format = format,
+                                                        .flags = BLOCK_OPEN_FORCE_SHARE},
+                              errp);
     if (!node) {
         error_add_hint(errp, "Could not open backing image.");
         return false;

@@ -72,9 +72,9 @@ struct img_command {
     void (*release)(void *fields); /* or NULL */
 };
 
-extern const struct img_command img_amend, img_bench, img_check, img_commit, img_compare,
-    img_convert, img_create, img_dd, img_info, img_map, img_measure, img_rebase, img_resize,
-    img_snapshot;
+extern const struct img_command img_amend, img_bench, img_bitmap, img_check, img_commit,
+    img_compare, img_convert, img_create, img_dd, img_info, img_map, img_measure, img_rebase,
+    img_resize, img_snapshot;
 
 /* convert.c: -l: reads go to a snapshot of the image from now on. */
 bool img_load_snapshot(struct block_backend *be, const char *text, struct error **errp);

@@ -12,8 +12,9 @@
 #include "tools/img/img.h"
 
 static const struct img_command *const commands[] = {
-    &img_amend, &img_bench, &img_check, &img_commit,  &img_compare, &img_convert, &img_create,
-    &img_dd,    &img_info,  &img_map,   &img_measure, &img_rebase,  &img_resize,  &img_snapshot,
+    &img_amend,   &img_bench,   &img_bitmap, &img_check,  &img_commit,
+    &img_compare, &img_convert, &img_create, &img_dd,     &img_info,
+    &img_map,     &img_measure, &img_rebase, &img_resize, &img_snapshot,
 };
 
 /* ---- help ------------------------------------------------------------------------------------ */
