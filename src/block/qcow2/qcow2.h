@@ -200,6 +200,8 @@ int co_qcow2_read_header(struct block_node *node, struct error **errp);
 /* The tables anew from where the state says they are, after an image operation wrote them; the
  * caches are dropped. Drained, all clean. */
 int co_qcow2_reload_tables(struct block_node *node, struct error **errp);
+/* The same from memory: they are on disk already. Host order; as long as the state says. */
+void qcow2_install_tables(struct block_node *node, const uint64_t *l1, const uint64_t *reftable);
 /* What co_qcow2_read_header() made. */
 void qcow2_free_header(struct qcow2_state *s);
 /* Reads metadata: what is missing behind the end of the file is zeroes; -EIO if all of it is. */

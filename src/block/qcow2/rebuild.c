@@ -363,11 +363,8 @@ static int co_switch(struct rebuild *r, struct error **errp)
     plan->snapshot_count = 0;
     atomic_store(&r->node->length, s->size);
     block_bitmaps_resize(r->node, s->size);
-    ret = co_qcow2_reload_tables(r->node, errp);
-    if (ret < 0) {
-        atomic_store(&s->corrupt, true); /* what is in memory is not what the file has */
-    }
-    return ret;
+    qcow2_install_tables(r->node, r->l1, r->reftable);
+    return 0;
 }
 
 /* ---- all of it ------------------------------------------------------------------------------- */
@@ -417,6 +414,7 @@ int co_qcow2_rebuild(struct qcow2_plan *plan, struct error **errp)
     tell_progress(&r, 4);
     scan_destroy(&r.scan);
     free(r.roots);
+    free(r.l1);
     free(r.reftable);
     return ret;
 }

@@ -17,7 +17,8 @@ struct rebuild {
     uint64_t next_free;     /* cluster: none below is free */
     uint64_t next_free_run; /* the same for more than one */
     /* the new metadata */
-    uint64_t l1_offset; /* of the active image, plan->l1_size entries */
+    uint64_t *l1; /* of the active image, plan->l1_size entries */
+    uint64_t l1_offset;
     uint64_t snapshots_offset;
     uint32_t snapshots_size; /* bytes */
     uint64_t *reftable;

@@ -188,6 +188,7 @@ static uint64_t correct_l1_entry(struct rebuild *r, const struct scan_root *root
     return root->is_active ? entry | QCOW2_COPIED : entry;
 }
 
+/* The active one is kept, in host order. */
 static int co_place_l1(struct rebuild *r, struct scan_root *root, uint32_t size)
 {
     uint64_t bytes = (uint64_t)size * 8;
@@ -211,7 +212,12 @@ static int co_place_l1(struct rebuild *r, struct scan_root *root, uint32_t size)
                   : co_move(r, table, bytes, root->refs, &root->moved_to);
     }
     if (ret == 0 && root->is_active) {
+        for (uint32_t i = 0; i < size; i++) {
+            table[i] = load_be64(&table[i]);
+        }
+        r->l1 = table;
         r->l1_offset = root->moved_to;
+        return 0;
     }
     free(table);
     return ret;

@@ -116,6 +116,28 @@ int co_qcow2_reload_tables(struct block_node *node, struct error **errp)
     return ret;
 }
 
+void qcow2_install_tables(struct block_node *node, const uint64_t *l1, const uint64_t *reftable)
+{
+    struct qcow2_state *s = qcow2_of(node);
+
+    cache_drop_all(&s->l2_cache);
+    cache_drop_all(&s->refcount_cache);
+    free(s->l1);
+    free(s->l1_dirty);
+    s->l1 = xcalloc(MAX(s->l1_size, 1), sizeof(*s->l1));
+    for (uint32_t i = 0; i < s->l1_size; i++) {
+        atomic_init(&s->l1[i], l1[i]);
+    }
+    s->l1_dirty = new_dirty_map(s->l1_size);
+    free(s->reftable);
+    free(s->reftable_dirty);
+    s->reftable = xmemdup(reftable, MAX((size_t)s->reftable_size, 1) * 8);
+    s->reftable_dirty = new_dirty_map(s->reftable_size);
+    s->any_l1_dirty = s->any_reftable_dirty = s->reftable_moved = false;
+    qcow2_metadata_rebuild(node);
+    qcow2_reset_allocator(node);
+}
+
 void qcow2_set_l1(struct qcow2_state *s, uint32_t index, uint64_t entry)
 {
     atomic_store(&s->l1[index], entry);
