@@ -209,13 +209,16 @@ static void gather(void *opaque, const char *line)
     fprintf(opaque, "%s\n", line);
 }
 
-static struct block_backend *open_for_check(const char *name, bool writable, struct error **errp)
+static struct block_backend *open_with(const char *text, bool writable, unsigned flags,
+                                       struct error **errp)
 {
+    bool is_options = strncmp(text, "driver=", 7) == 0;
     struct block_image_how how = {
-        .filename = name,
-        .format = "qcow2",
+        .filename = text,
+        .format = is_options ? NULL : "qcow2",
+        .image_opts = is_options,
         .writable = writable,
-        .flags = BLOCK_OPEN_CHECK | BLOCK_OPEN_NO_BACKING,
+        .flags = flags,
         .user = "test",
     };
 
@@ -226,7 +229,7 @@ bool ferry_check(const char *name, unsigned fix, struct block_check_result *resu
                  char **error)
 {
     struct error *err = NULL;
-    struct block_backend *be = open_for_check(name, fix, &err);
+    struct block_backend *be = open_with(name, fix, BLOCK_OPEN_CHECK | BLOCK_OPEN_NO_BACKING, &err);
     char *said = NULL;
     size_t size;
     FILE *to = open_memstream(&said, &size);
@@ -257,15 +260,7 @@ bool ferry_check(const char *name, unsigned fix, struct block_check_result *resu
 struct block_backend *image_backend(const char *text, bool writable)
 {
     struct error *err = NULL;
-    bool is_options = strncmp(text, "driver=", 7) == 0;
-    struct block_image_how how = {
-        .filename = text,
-        .format = is_options ? NULL : "qcow2",
-        .image_opts = is_options,
-        .writable = writable,
-        .user = "test",
-    };
-    struct block_backend *be = block_image_open(&how, &err);
+    struct block_backend *be = open_with(text, writable, 0, &err);
 
     if (!be) {
         fail_msg("%s: %s", text, error_message(err));

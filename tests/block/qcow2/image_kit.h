@@ -42,7 +42,7 @@ void image_truncate(struct image *image, uint64_t size);
 
 /* False: qemu-img could not check it. */
 bool qemu_check(const char *name, struct block_check_result *result);
-/* ferry's. lines: what it said, each ended by a newline, to be freed; or NULL. False: *error has the
+/* ferry's; name may be "driver=…" options. lines: what it said, each ended by a newline, to be freed; or NULL. False: *error has the
  * message, to be freed. */
 bool ferry_check(const char *name, unsigned fix, struct block_check_result *result, char **lines,
                  char **error);
