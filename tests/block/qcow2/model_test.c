@@ -15,6 +15,8 @@ static struct model_case {
     uint64_t size;
     uint64_t base; /* bytes of a backing file, or 0 */
     const char *drive;
+    bool compressed; /* the image begins with random data, compressed */
+    bool snapshots;  /* one is made after each round */
 } cases[] = {
     {"cluster_size=512", 512, 2 * MiB + 1536, 0, ""},
     {"cluster_size=512,refcount_bits=64", 512, 4 * MiB, 0, ""},
@@ -39,6 +41,14 @@ static struct model_case {
     {"cluster_size=64k,data_file=data.raw", 65536, 8 * MiB, 0, ""},
     {"cluster_size=64k,data_file=data.raw", 65536, 8 * MiB, 8 * MiB, ""},
     {"cluster_size=4k,data_file=data.raw,data_file_raw=on", 4096, 8 * MiB, 0, ""},
+    {"cluster_size=64k", 65536, 8 * MiB, 0, "", .compressed = true, .snapshots = true},
+    {"cluster_size=4k,compression_type=zstd", 4096, 4 * MiB, 0, "", .compressed = true},
+    {"cluster_size=32k,extended_l2=on", 32768, 8 * MiB, 0, "", .compressed = true,
+     .snapshots = true},
+    {"cluster_size=4k,extended_l2=off", 4096, 4 * MiB, 3 * MiB, "", .snapshots = true},
+    {"cluster_size=512,refcount_bits=2", 512, MiB, MiB, "", .snapshots = true},
+    {"compat=0.10,cluster_size=4k", 4096, 4 * MiB, 0, "", .snapshots = true},
+    {"cluster_size=512,lazy_refcounts=on", 512, MiB, 0, "", .compressed = true, .snapshots = true},
 };
 
 static struct block_backend *open_image(const struct model_case *c)
@@ -88,6 +98,12 @@ static void run_case(const struct model_case *c, uint64_t seed)
         qkit_check_clean("q");
         qkit_write_file("model", expected, c->size);
         qkit_run("qemu-img compare -f qcow2 -F raw q model");
+        if (c->snapshots) {
+            qkit_run("qemu-img snapshot -c s%u q && cp model model.s%u", round, round);
+        }
+        for (unsigned i = 0; c->snapshots && i < round; i++) {
+            qkit_run("qemu-img convert -f qcow2 -l s%u -O raw q old && cmp old model.s%u", i, i);
+        }
         if (strstr(c->create, "data_file_raw")) {
             qkit_run("cmp data.raw model");
         }
