@@ -12,6 +12,8 @@
 #include "base/bytes.h"
 #include "block/qcow2/format.h"
 
+static int shell(const char *fmt, va_list ap) __attribute__((format(printf, 1, 0)));
+
 static int shell(const char *fmt, va_list ap)
 {
     autofree char *command = xvasprintf(fmt, ap);
