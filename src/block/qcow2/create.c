@@ -62,10 +62,6 @@ bool qcow2_plan_layout(const struct qcow2_create_options *o, struct qcow2_layout
         l->data_clusters = o->data_file ? 0 : div_up(o->size, cluster);
     }
     plan_refcounts(l, 1 + l->l1_clusters + l->l2_tables + l->data_clusters, o->refcount_order);
-    if (l->reftable_clusters > QCOW2_MAX_REFTABLE_BYTES >> o->cluster_bits ||
-        l->clusters > QCOW2_MAX_OFFSET >> o->cluster_bits) {
-        return false;
-    }
     l->reftable_offset = cluster;
     l->refblock_offset = l->reftable_offset + (l->reftable_clusters << o->cluster_bits);
     l->l1_offset = l->refblock_offset + (l->refblocks << o->cluster_bits);
@@ -348,7 +344,9 @@ static bool create_image(struct block_node *file, const struct qcow2_create_opti
 {
     struct qcow2_layout layout;
 
-    if (!qcow2_plan_layout(o, &layout)) {
+    if (!qcow2_plan_layout(o, &layout) ||
+        layout.reftable_clusters > QCOW2_MAX_REFTABLE_BYTES >> o->cluster_bits ||
+        layout.clusters > QCOW2_MAX_OFFSET >> o->cluster_bits) {
         error_set(errp, "The image size is too large for file format 'qcow2' (try using a larger "
                         "cluster size)");
         return false;

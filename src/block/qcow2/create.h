@@ -45,7 +45,7 @@ struct qcow2_layout {
     uint64_t reftable_offset, refblock_offset, l1_offset, l2_offset, data_offset, end;
 };
 
-/* False: the image would be too large for the format with these options. */
+/* False: the L1 table would be too large for the format with these options. */
 bool qcow2_plan_layout(const struct qcow2_create_options *o, struct qcow2_layout *layout);
 
 #endif

@@ -10,6 +10,8 @@
  *
  * Power may fail at any point: the size is the old one or the new one, at worst there are leaks.
  */
+#include "block/qcow2/resize.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -251,8 +253,7 @@ static int co_drop_table(struct block_node *node, uint32_t l1_index)
     return ret;
 }
 
-/* All entries for clusters at or behind `offset`, which is the beginning of one. */
-static int co_drop_from(struct block_node *node, uint64_t offset)
+int co_qcow2_drop_from(struct block_node *node, uint64_t offset)
 {
     struct qcow2_state *s = qcow2_of(node);
     unsigned table_bits = s->cluster_bits + s->l2_bits;
@@ -279,8 +280,7 @@ static int co_drop_from(struct block_node *node, uint64_t offset)
     return ret;
 }
 
-/* Gives back the end of the file that nothing uses. What fails here is left. */
-static void co_cut_file(struct block_node *node)
+void co_qcow2_cut_file(struct block_node *node)
 {
     struct qcow2_state *s = qcow2_of(node);
     uint64_t clusters = qcow2_align_cluster(s, block_length(node->file)) >> s->cluster_bits;
@@ -310,7 +310,7 @@ static int co_shrink(struct block_node *node, uint64_t length, struct error **er
 {
     struct qcow2_state *s = qcow2_of(node);
 
-    int ret = co_drop_from(node, qcow2_align_cluster(s, length));
+    int ret = co_qcow2_drop_from(node, qcow2_align_cluster(s, length));
     if (ret == 0) {
         ret = co_qcow2_mark_clean(node);
     }
@@ -323,7 +323,7 @@ static int co_shrink(struct block_node *node, uint64_t length, struct error **er
     to.size = length;
     ret = co_switch(node, &to, errp);
     if (ret == 0) {
-        co_cut_file(node);
+        co_qcow2_cut_file(node);
         ret = co_resize_data_file(node, length, BLOCK_PREALLOC_OFF, errp);
     }
     return ret;
