@@ -14,10 +14,12 @@ const struct block_driver *const block_drivers[] = {
     &block_driver_file,
     &block_driver_host_device,
     &block_driver_null_co,
+    &block_driver_null_aio,
     &block_driver_qcow2,
     &block_driver_blkdebug,
     &block_driver_throttle,
     &block_driver_copy_on_read,
+    &block_driver_nbd,
     NULL,
     /* clang-format on */
 };

@@ -2,31 +2,27 @@
 /* File names made into options. See filename.h. */
 #include "block/filename.h"
 
-#include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "base/alloc.h"
+#include "base/range.h"
+#include "block/filename_int.h"
 
-static bool starts_with(const char *text, const char *prefix)
-{
-    return !strncmp(text, prefix, strlen(prefix));
-}
-
-static bool has_protocol(const char *filename)
-{
-    return filename[strcspn(filename, ":/")] == ':';
-}
-
+/* null-co://, null-aio:// */
 static struct options *parse_null(const char *filename, struct error **errp)
 {
-    if (strcmp(filename, "null-co://")) {
-        error_set(errp, "The only allowed filename for this driver is 'null-co://', not '%s'",
+    autofree char *driver = xstrndup(filename, strcspn(filename, ":"));
+    const char *rest = filename + strlen(driver);
+
+    if (strcmp(rest, "://")) {
+        error_set(errp, "The only allowed filename for this driver is '%s://', not '%s'", driver,
                   filename);
         return NULL;
     }
     struct options *opts = options_new();
-    options_set(opts, "driver", "null-co");
+    options_set(opts, "driver", driver);
     return opts;
 }
 
@@ -72,31 +68,82 @@ static struct options *parse_blkdebug(const char *filename, struct error **errp)
     return opts;
 }
 
-struct options *block_filename_parse(const char *filename, struct error **errp)
+static struct options *parse_json(const char *filename, struct error **errp)
 {
-    if (starts_with(filename, "json:")) {
-        const char *json = filename + strlen("json:");
-        if (*json != '{') {
-            error_set(errp, "Could not parse the JSON options '%s': they begin with 'json:{'",
-                      filename);
-            return NULL;
-        }
-        return options_parse(json, NULL, errp);
-    }
-    if (starts_with(filename, "null-co:")) {
-        return parse_null(filename, errp);
-    }
-    if (starts_with(filename, "blkdebug:")) {
-        return parse_blkdebug(filename, errp);
-    }
-    if (starts_with(filename, "file:")) {
-        return parse_path(filename + strlen("file:"));
-    }
-    if (has_protocol(filename)) {
-        int length = (int)strcspn(filename, ":");
-        error_set(errp, "Unknown protocol '%.*s' in '%s'; for a file of that name write './%s'",
-                  length, filename, filename, filename);
+    const char *json = filename + strlen("json:");
+
+    if (*json != '{') {
+        error_set(errp, "Could not parse the JSON options '%s': they begin with 'json:{'",
+                  filename);
         return NULL;
     }
-    return parse_path(filename);
+    return options_parse(json, NULL, errp);
+}
+
+static struct options *parse_file(const char *filename, struct error **errp)
+{
+    return parse_path(filename + strlen("file:"));
+}
+
+/* host_device:/dev/sda is that, whatever the path is: opening tells. */
+static struct options *parse_host_device(const char *filename, struct error **errp)
+{
+    struct options *opts = options_new();
+
+    options_set(opts, "driver", "host_device");
+    options_set(opts, "filename", filename + strlen("host_device:"));
+    return opts;
+}
+
+static const struct protocol {
+    const char *name;
+    struct options *(*parse)(const char *filename, struct error **errp);
+} protocols[] = {
+    {"json", parse_json},
+    {"file", parse_file},
+    {"host_device", parse_host_device},
+    {"null-co", parse_null},
+    {"null-aio", parse_null},
+    {"blkdebug", parse_blkdebug},
+    {"nbd", filename_parse_nbd},
+    {"nbd+tcp", filename_parse_nbd},
+    {"nbd+unix", filename_parse_nbd},
+    {"nbds", filename_parse_nbd},
+    {"nbds+tcp", filename_parse_nbd},
+    {"nbds+unix", filename_parse_nbd},
+};
+
+/* QEMU's, which there are none of here. */
+static const char *const other_protocols[] = {
+    "blkverify",    "blkreplay",    "fat",        "ftp",      "ftps",  "gluster", "gluster+tcp",
+    "gluster+unix", "gluster+rdma", "host_cdrom", "http",     "https", "iscsi",   "iser",
+    "nfs",          "nvme",         "rbd",        "sheepdog", "ssh",   "vvfat",
+};
+
+struct options *block_filename_parse(const char *filename, struct error **errp)
+{
+    size_t length = strcspn(filename, ":/");
+
+    if (filename[length] != ':') {
+        return parse_path(filename);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(protocols); i++) {
+        const struct protocol *p = &protocols[i];
+        if (strlen(p->name) == length && !strncmp(p->name, filename, length)) {
+            return p->parse(filename, errp);
+        }
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(other_protocols); i++) {
+        const char *name = other_protocols[i];
+        if (strlen(name) == length && !strncmp(name, filename, length)) {
+            error_set(errp,
+                      "Protocol '%s' of '%s' is not supported in this build; use nbd, or a "
+                      "local file",
+                      name, filename);
+            return NULL;
+        }
+    }
+    error_set(errp, "Unknown protocol '%.*s' in '%s'; for a file of that name write './%s'",
+              (int)length, filename, filename, filename);
+    return NULL;
 }

@@ -3,7 +3,9 @@
  * File names as -drive takes them, made into options of nodes:
  *
  *   disk.img  file:disk.img    driver=file, filename=disk.img (host_device if it is one)
- *   null-co://                 driver=null-co
+ *   host_device:/dev/sdb       driver=host_device, filename=/dev/sdb
+ *   null-co://  null-aio://    driver=null-co, driver=null-aio
+ *   nbd://host/export  nbd:…   driver=nbd, server.…, export=… (filename_nbd.c)
  *   blkdebug:CONFIG:IMAGE      driver=blkdebug, config=CONFIG, image.… of IMAGE
  *   json:{"driver": …}         what is in it
  *

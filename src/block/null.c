@@ -36,7 +36,7 @@ static bool null_open(struct block_node *node, struct options *opts, struct erro
         return false;
     }
     free(node->filename);
-    node->filename = xstrdup("null-co://");
+    node->filename = xasprintf("%s://", node->driver->name);
     return true;
 }
 
@@ -97,6 +97,22 @@ static int null_co_block_status(struct block_node *node, uint64_t offset, uint64
 const struct block_driver block_driver_null_co = {
     .name = "null-co",
     .help = "no data at all, for measuring; size=, latency-ns=, read-zeroes=",
+    .is_protocol = true,
+    .state_size = sizeof(struct null_state),
+    .supported_flags = BLOCK_REQ_FUA,
+    .open = null_open,
+    .length = null_length,
+    .co_preadv = null_co_preadv,
+    .co_pwritev = null_co_pwritev,
+    .co_flush = null_co_flush,
+    .co_write_zeroes = null_co_write_zeroes,
+    .co_block_status = null_co_block_status,
+};
+
+/* The same by another name: there is nothing here that would not be asynchronous. */
+const struct block_driver block_driver_null_aio = {
+    .name = "null-aio",
+    .help = "as null-co",
     .is_protocol = true,
     .state_size = sizeof(struct null_state),
     .supported_flags = BLOCK_REQ_FUA,

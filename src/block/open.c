@@ -93,7 +93,7 @@ bool block_open_set_aio(struct options *node_opts, const char *aio, struct error
     const char *protocol = options_get(node_opts, at_root ? "driver" : "file.driver");
     const char *key = at_root ? "aio" : "file.aio";
 
-    if (protocol && (!strcmp(protocol, "null-co") || !strcmp(protocol, "nbd"))) {
+    if (protocol && (!strncmp(protocol, "null-", 5) || !strcmp(protocol, "nbd"))) {
         return true;
     }
     if (!protocol || (strcmp(protocol, "file") && strcmp(protocol, "host_device"))) {

@@ -3,6 +3,8 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/range.h"
+#include "block/filename.h"
 #include "kit.h"
 
 /* ---- -blockdev ------------------------------------------------------------------------------- */
@@ -225,9 +227,9 @@ static void drive_refusals(void **state)
          "unsafe"},
         {"file=null-co://x,format=raw",
          "The only allowed filename for this driver is 'null-co://', not 'null-co://x'"},
-        {"file=nbd:localhost:10809,format=raw",
-         "Unknown protocol 'nbd' in 'nbd:localhost:10809'; for a file of that name write "
-         "'./nbd:localhost:10809'"},
+        {"file=nbb:localhost:10809,format=raw",
+         "Unknown protocol 'nbb' in 'nbb:localhost:10809'; for a file of that name write "
+         "'./nbb:localhost:10809'"},
         {"file=json:[1],format=raw",
          "Could not parse the JSON options 'json:[1]': they begin with 'json:{'"},
         {"file=null-co://,format=raw,stats=on", "block driver 'raw': unknown option 'stats'"},
@@ -374,6 +376,95 @@ static void drive_spellings(void **state)
     assert_int_equal(backend_length(be), 3 << 20);
 }
 
+/* What file names stand for: "key=value" of all options, in order. */
+static void file_names(void **state)
+{
+    static const struct {
+        const char *name, *meaning;
+    } cases[] = {
+        {"a", "driver=file filename=a"},
+        {"./nbd:x", "driver=file filename=./nbd:x"},
+        {"file:nbd:x", "driver=file filename=nbd:x"},
+        {"host_device:/dev/x", "driver=host_device filename=/dev/x"},
+        {"null-co://", "driver=null-co"},
+        {"null-aio://", "driver=null-aio"},
+        {"blkdebug:conf:a", "driver=blkdebug config=conf image.driver=file image.filename=a"},
+        {"blkdebug::nbd:h:1", "driver=blkdebug image.driver=nbd image.server.type=inet "
+                              "image.server.port=1 image.server.host=h"},
+        {"nbd://h", "driver=nbd server.type=inet server.port=10809 server.host=h"},
+        {"nbd://h:7/", "driver=nbd server.type=inet server.port=7 server.host=h"},
+        {"nbd+tcp://[::1]:7/a/b%20c",
+         "driver=nbd server.type=inet server.port=7 server.host=::1 export=a/b c"},
+        {"nbds://h/x",
+         "driver=nbd server.type=inet server.port=10809 server.host=h export=x tls=on"},
+        {"nbd+unix:///x?socket=/a%2Fb", "driver=nbd server.type=unix server.path=/a/b export=x"},
+        {"nbd+unix://?socket=s", "driver=nbd server.type=unix server.path=s"},
+        {"nbd:h:7:exportname=a:b", "driver=nbd export=a:b server.type=inet server.port=7 "
+                                   "server.host=h"},
+        {"nbd:unix:/s", "driver=nbd server.type=unix server.path=/s"},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct error *err = NULL;
+        struct options *opts = block_filename_parse(cases[i].name, &err);
+        char *text = xstrdup("");
+
+        if (!opts) {
+            fail_msg("%s: %s", cases[i].name, error_message(err));
+        }
+        for (size_t j = 0; j < options_count(opts); j++) {
+            char *longer = xasprintf("%s%s%s=%s", text, j ? " " : "", options_key(opts, j),
+                                     options_value(opts, j));
+            free(text);
+            text = longer;
+        }
+        assert_string_equal(text, cases[i].meaning);
+        free(text);
+        options_free(opts);
+    }
+}
+
+static void bad_file_names(void **state)
+{
+    static const char *const nbd[] = {
+        "nbd:",
+        "nbd:h",
+        "nbd:unix:",
+        "nbd:h:",
+        "nbd://",
+        "nbd://[::1",
+        "nbd://[]:1",
+        "nbd://h/x?socket=s",
+        "nbd+unix:///x",
+        "nbd+unix://h/x?socket=s",
+        "nbd+unix:///x?sock=s",
+        "nbd+unix:///x?socket=",
+        "nbd://h/%4",
+        "nbd://h/%zz",
+        "nbd://h/a%00b",
+        "nbd://h/x#y",
+        "nbd+unix:///x?socket=s&y=z",
+    };
+    struct error *err;
+
+    for (size_t i = 0; i < ARRAY_SIZE(nbd); i++) {
+        err = NULL;
+        if (block_filename_parse(nbd[i], &err)) {
+            fail_msg("'%s' should have been refused", nbd[i]);
+        }
+        assert_non_null(strstr(error_message(err), "is not a valid NBD file name"));
+        error_free(err);
+    }
+    err = NULL;
+    assert_null(block_filename_parse("fat:rw:/tmp", &err));
+    kit_assert_error(err, "Protocol 'fat' of 'fat:rw:/tmp' is not supported in this build; use "
+                          "nbd, or a local file");
+    err = NULL;
+    assert_null(block_filename_parse("foo:bar", &err));
+    kit_assert_error(err, "Unknown protocol 'foo' in 'foo:bar'; for a file of that name write "
+                          "'./foo:bar'");
+}
+
 static void help_lists_drivers(void **state)
 {
     char text[512] = "";
@@ -410,6 +501,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(error_policies, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(drive_spellings, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(help_lists_drivers, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(file_names, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(bad_file_names, kit_setup, kit_teardown),
     };
 
     return cmocka_run_group_tests(tests, kit_enter_directory, kit_leave_directory);

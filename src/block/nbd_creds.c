@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT */
+/* Credentials of the nbd driver. See nbd_creds.h. */
+#include "block/nbd_creds.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+
+static struct nbd_creds *first; /* main loop */
+
+static void creds_free(struct nbd_creds *creds)
+{
+    free(creds->id);
+    free(creds->dir);
+    free(creds->username);
+    free(creds);
+}
+
+static char *copy(const char *text)
+{
+    return text ? xstrdup(text) : NULL;
+}
+
+bool nbd_creds_add(const char *type, struct options *opts, struct error **errp)
+{
+    static const char *const endpoints[] = {"client", "server", NULL};
+    const char *id = options_get(opts, "id"), *dir = options_get(opts, "dir");
+    struct nbd_creds *creds;
+    int endpoint = 0;
+
+    if (!id || !dir) {
+        error_set(errp, "object %s: Parameter '%s' is missing", type, id ? "dir" : "id");
+        return false;
+    }
+    if (nbd_creds_find(id)) {
+        error_set(errp, "Duplicate ID '%s' for object", id);
+        return false;
+    }
+    if (!options_get_enum(opts, "endpoint", endpoints, &endpoint, errp)) {
+        return false;
+    }
+    if (endpoint != 0) {
+        error_set(errp, "object %s,id=%s: Expecting TLS credentials with a client endpoint", type,
+                  id);
+        return false;
+    }
+    creds = xnew(struct nbd_creds);
+    creds->is_psk = !strcmp(type, "tls-creds-psk");
+    creds->verify_peer = true;
+    creds->id = xstrdup(id);
+    creds->dir = xstrdup(dir);
+    if (creds->is_psk) {
+        creds->username = copy(options_get(opts, "username"));
+    } else if (!options_get_bool(opts, "verify-peer", &creds->verify_peer, errp)) {
+        creds_free(creds);
+        return false;
+    }
+    creds->next = first;
+    first = creds;
+    return true;
+}
+
+void nbd_creds_remove(const char *id)
+{
+    for (struct nbd_creds **p = &first; *p; p = &(*p)->next) {
+        if (!strcmp((*p)->id, id)) {
+            struct nbd_creds *creds = *p;
+            *p = creds->next;
+            creds_free(creds);
+            return;
+        }
+    }
+}
+
+const struct nbd_creds *nbd_creds_find(const char *id)
+{
+    const struct nbd_creds *creds = first;
+
+    while (creds && strcmp(creds->id, id)) {
+        creds = creds->next;
+    }
+    return creds;
+}

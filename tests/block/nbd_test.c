@@ -1,0 +1,653 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The nbd driver against nbdkit and qemu-nbd over unix sockets, and against servers in this process
+ * that do as they like.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/range.h"
+#include "block/iov.h"
+#include "block/nbd_creds.h"
+#include "kit.h"
+
+#define SIZE (8 * MiB)
+
+static char buffer[SIZE], other[SIZE];
+static pid_t server;
+
+/* ---- servers ---------------------------------------------------------------------------------- */
+
+static bool has_program(const char *name)
+{
+    autofree char *command = xasprintf("command -v %s >/dev/null 2>&1", name);
+
+    return system(command) == 0;
+}
+
+static void launch(const char *command)
+{
+    server = fork();
+    if (server == 0) {
+        execl("/bin/sh", "sh", "-c", command, NULL);
+        _exit(127);
+    }
+}
+
+static bool listens(void)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "sock"};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool ok = connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0;
+
+    close(fd);
+    return ok;
+}
+
+/* Runs a program that listens at the socket "sock", until it does. */
+static void __attribute__((format(printf, 1, 2))) start(const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    autofree char *text = xvasprintf(fmt, ap);
+    va_end(ap);
+    autofree char *command = xasprintf("exec %s", text);
+    unlink("sock");
+    launch(command);
+    for (int i = 0; i < 2000; i++) {
+        if (listens()) {
+            return;
+        }
+        usleep(5000);
+    }
+    fail_msg("'%s' does not listen", text);
+}
+
+static void nbdkit(const char *arguments)
+{
+    start("nbdkit -f -U sock %s", arguments);
+}
+
+static void stop(void)
+{
+    if (server > 0) {
+        kill(server, SIGKILL);
+        waitpid(server, NULL, 0);
+        server = 0;
+    }
+}
+
+static int setup(void **state)
+{
+    return kit_setup(state);
+}
+
+static int teardown(void **state)
+{
+    kit_teardown(state);
+    stop();
+    return 0;
+}
+
+static struct block_backend *connect_with(const char *options)
+{
+    return kit_drive("if=none,driver=nbd,discard=unmap,server.type=unix,server.path=sock%s",
+                     options);
+}
+
+/* ---- requests --------------------------------------------------------------------------------- */
+
+/* Random requests beside an array. */
+static void compare_with_array(struct block_backend *be, unsigned count)
+{
+    static char array[SIZE];
+    uint64_t random = 4711;
+
+    assert_int_equal(backend_length(be), SIZE);
+    assert_int_equal(kit_read(be, 0, array, SIZE), 0);
+    for (unsigned i = 0; i < count; i++) {
+        uint64_t size = 1 + kit_random(&random) % (i % 10 ? 20000 : 3 * MiB);
+        uint64_t offset = kit_random(&random) % (SIZE - size);
+
+        switch (kit_random(&random) % 6) {
+        case 0:
+            assert_int_equal(kit_zero(be, offset, size, i & 1 ? BLOCK_REQ_MAY_UNMAP : 0), 0);
+            memset(array + offset, 0, size);
+            break;
+        case 1:
+        case 2:
+            memset(buffer, (int)kit_random(&random), size);
+            assert_int_equal(kit_write_flags(be, offset, buffer, size, i % 3 ? 0 : BLOCK_REQ_FUA),
+                             0);
+            memcpy(array + offset, buffer, size);
+            break;
+        case 3:
+            assert_int_equal(kit_flush(be), 0);
+            break;
+        default:
+            assert_int_equal(kit_read(be, offset, buffer, size), 0);
+            assert_memory_equal(buffer, array + offset, size);
+        }
+    }
+    assert_int_equal(kit_read(be, 0, buffer, SIZE), 0);
+    assert_memory_equal(buffer, array, SIZE);
+}
+
+static void requests(void **state)
+{
+    nbdkit("memory 8M");
+    compare_with_array(connect_with(""), 300);
+}
+
+static void requests_of_qemu_nbd(void **state)
+{
+    if (!has_program("qemu-nbd")) {
+        skip();
+    }
+    kit_make_file("image", SIZE);
+    start("qemu-nbd -k $PWD/sock -f raw -t -e 5 -x name --discard=unmap image");
+    struct block_backend *be = connect_with(",export=name");
+    assert_int_equal(kit_read(be, 0, buffer, SIZE), 0);
+    for (size_t i = 0; i < SIZE; i += 4097) {
+        assert_int_equal((uint8_t)buffer[i], kit_pattern(i));
+    }
+    compare_with_array(be, 200);
+    kit_close();
+    kit_read_file("image", 0, other, SIZE);
+    assert_memory_equal(other, buffer, SIZE);
+}
+
+/* Servers that can do less. */
+static void poor_servers(void **state)
+{
+    static const char *const arguments[] = {
+        "--filter=nozero --filter=noextents memory 8M",
+        "--no-sr memory 8M",
+        "--filter=blocksize-policy memory 8M blocksize-minimum=4096 blocksize-maximum=64K "
+        "blocksize-error-policy=error",
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(arguments); i++) {
+        nbdkit(arguments[i]);
+        compare_with_array(connect_with(""), 100);
+        kit_close();
+        stop();
+    }
+}
+
+/* A server without FUA is flushed after such a write. */
+static void no_fua(void **state)
+{
+    kit_make_file("image", MiB);
+    nbdkit("eval get_size='echo 1048576' can_write='exit 0' can_flush='exit 0' "
+           "can_fua='echo none' flush='echo x >>$PWD/flushes' "
+           "pread=\"dd if=$PWD/image iflag=skip_bytes,count_bytes skip=\\$4 count=\\$3\" "
+           "pwrite=\"dd of=$PWD/image oflag=seek_bytes conv=notrunc seek=\\$4\" 2>nbdkit.log");
+    struct block_backend *be = connect_with("");
+    unlink("flushes");
+    memset(buffer, 9, 1000);
+    assert_int_equal(kit_write(be, 5000, buffer, 1000), 0);
+    assert_int_equal(access("flushes", F_OK), -1);
+    assert_int_equal(kit_write_flags(be, 6000, buffer, 1000, BLOCK_REQ_FUA), 0);
+    assert_int_equal(kit_file_size("flushes"), 2);
+    assert_int_equal(kit_read(be, 4999, other, 2002), 0);
+    assert_int_equal((uint8_t)other[0], kit_pattern(4999));
+    assert_int_equal(other[1], 9);
+    assert_int_equal(other[2000], 9);
+    assert_int_equal((uint8_t)other[2001], kit_pattern(7000));
+}
+
+static int co_write_list(void *opaque)
+{
+    struct block_iov *iov = opaque;
+
+    return backend_co_pwritev(backend_first(), 3, iov, 0, 0);
+}
+
+static int co_read_list(void *opaque)
+{
+    struct block_iov *iov = opaque;
+
+    return backend_co_preadv(backend_first(), 3, iov, 0, 0);
+}
+
+static void many_buffers(void **state)
+{
+    struct iovec vec[100];
+    struct block_iov iov = {.iov = vec, .niov = 100};
+
+    nbdkit("memory 8M");
+    connect_with("");
+    for (int i = 0; i < 100; i++) {
+        vec[i] = (struct iovec){buffer + 1000 * i, (size_t)(i + 1)};
+        memset(buffer + 1000 * i, i + 1, (size_t)(i + 1));
+        iov.size += (size_t)(i + 1);
+    }
+    assert_int_equal(block_run(co_write_list, &iov), 0);
+    memset(buffer, 0, sizeof(buffer));
+    assert_int_equal(block_run(co_read_list, &iov), 0);
+    for (int i = 0; i < 100; i++) {
+        assert_int_equal(buffer[1000 * i], i + 1);
+        assert_int_equal(buffer[1000 * i + i], i + 1);
+        assert_int_equal(buffer[1000 * i + i + 1], 0);
+    }
+}
+
+struct status {
+    struct block_node *node;
+    uint64_t offset, length, map;
+};
+
+static int co_status(void *opaque)
+{
+    struct status *status = opaque;
+
+    return block_co_status(status->node, status->offset, &status->length, &status->map);
+}
+
+static void assert_status(struct block_backend *be, uint64_t offset, uint64_t length, int flags)
+{
+    struct status status = {backend_root(be), offset, SIZE, 0};
+
+    assert_int_equal(block_run(co_status, &status),
+                     flags | BLOCK_STATUS_ALLOCATED | BLOCK_STATUS_OFFSET_VALID);
+    assert_int_equal(status.length, length);
+    assert_int_equal(status.map, offset);
+}
+
+static void block_status(void **state)
+{
+    nbdkit("memory 8M");
+    struct block_backend *be = connect_with("");
+    assert_status(be, 0, SIZE, BLOCK_STATUS_ZERO);
+    memset(buffer, 1, 64 * KiB);
+    assert_int_equal(kit_write(be, MiB, buffer, 64 * KiB), 0);
+    assert_status(be, 100, MiB - 100, BLOCK_STATUS_ZERO);
+    assert_status(be, MiB, 64 * KiB, BLOCK_STATUS_DATA);
+    assert_int_equal(kit_discard(be, MiB, 64 * KiB), 0);
+    assert_status(be, 0, SIZE, BLOCK_STATUS_ZERO);
+    kit_close();
+    stop();
+
+    nbdkit("--filter=noextents memory 8M");
+    be = connect_with("");
+    assert_status(be, 5, SIZE - 5, BLOCK_STATUS_DATA);
+}
+
+static void errors_of_the_server(void **state)
+{
+    nbdkit("--filter=error memory 8M error=ENOSPC error-pwrite-rate=100%");
+    struct block_backend *be = connect_with("");
+    assert_int_equal(kit_write(be, 0, buffer, 512), -ENOSPC);
+    assert_int_equal(kit_read(be, 0, buffer, 512), 0);
+    kit_close();
+    stop();
+    nbdkit("--filter=error memory 8M error=EPERM error-rate=100%");
+    be = connect_with("");
+    assert_int_equal(kit_read(be, 0, buffer, 512), -EPERM);
+    assert_int_equal(kit_flush(be), 0); /* nothing was written */
+    assert_int_equal(kit_zero(be, 0, 512, 0), -EPERM);
+    assert_int_equal(kit_write(be, 0, buffer, 512), -EPERM);
+}
+
+static void read_only(void **state)
+{
+    nbdkit("-r memory 8M");
+    kit_drive_fails("if=none,driver=nbd,server.type=unix,server.path=sock",
+                    "'nbd+unix:///?socket=sock': the server's export is read-only; give "
+                    "read-only=on");
+    struct block_backend *be = connect_with(",auto-read-only=on");
+    assert_true(backend_is_readonly(be));
+    assert_int_equal(kit_write(be, 0, buffer, 512), -EROFS);
+    assert_int_equal(kit_read(be, 0, buffer, 512), 0);
+    struct error *err = NULL;
+    assert_false(block_node_reopen(backend_root(be), BLOCK_OPEN_RDWR, &err));
+    kit_assert_error(err, "'nbd+unix:///?socket=sock': the server's export is read-only");
+}
+
+/* ---- loops ------------------------------------------------------------------------------------ */
+
+struct worker {
+    struct block_backend *be;
+    unsigned index, count;
+    _Atomic(bool) done;
+};
+
+static void co_work(void *opaque)
+{
+    struct worker *w = opaque;
+    char mine[4096], back[4096];
+    struct iovec vec, back_vec;
+    struct block_iov iov = block_iov_of(&vec, mine, sizeof(mine));
+    struct block_iov back_iov = block_iov_of(&back_vec, back, sizeof(back));
+
+    for (unsigned i = 0; i < w->count; i++) {
+        uint64_t offset = (i * 16 + w->index) * 4096 % SIZE;
+
+        memset(mine, (int)(i + w->index), sizeof(mine));
+        CHECK(backend_co_pwritev(w->be, offset, &iov, 0, 0) == 0);
+        CHECK(backend_co_preadv(w->be, offset, &back_iov, 0, 0) == 0);
+        CHECK(!memcmp(mine, back, sizeof(mine)));
+    }
+    atomic_store(&w->done, true);
+}
+
+static void run_workers(struct block_backend *be, struct aio_loop **loops, unsigned count,
+                        unsigned requests)
+{
+    struct worker workers[16];
+
+    for (unsigned i = 0; i < 16; i++) {
+        workers[i] = (struct worker){.be = be, .index = i, .count = requests};
+        aio_call_co(loops[i % count], co_work, &workers[i]);
+    }
+    for (unsigned i = 0; i < 16; i++) {
+        while (!atomic_load(&workers[i].done)) {
+            aio_loop_poll(aio_loop_current(), false);
+            usleep(50);
+        }
+    }
+}
+
+static void several_loops(void **state)
+{
+    nbdkit("memory 8M");
+    struct block_backend *be = connect_with("");
+    struct kit_thread *one = kit_thread_start(AIO_LOOP_AUTO);
+    struct kit_thread *two = kit_thread_start(AIO_LOOP_EPOLL);
+    struct aio_loop *loops[] = {aio_loop_current(), kit_thread_loop(one), kit_thread_loop(two)};
+
+    run_workers(be, loops, 3, 100);
+    run_workers(be, loops + 1, 1, 50); /* moves the connection */
+    backend_drain(be);
+    kit_thread_stop(one);
+    run_workers(be, loops + 2, 1, 50);
+    run_workers(be, loops, 1, 20);
+    run_workers(be, loops + 2, 1, 20);
+    backend_drain(be);
+    kit_thread_stop(two);
+    assert_int_equal(kit_read(be, 0, buffer, SIZE), 0);
+}
+
+/* ---- servers that go and come ----------------------------------------------------------------- */
+
+static void dead_server(void **state)
+{
+    nbdkit("memory 8M");
+    struct block_backend *be = connect_with("");
+    assert_int_equal(kit_read(be, 0, buffer, 512), 0);
+    stop();
+    kit_capture_stderr();
+    int64_t begin = clock_get_ns(AIO_CLOCK_RT);
+    int first = kit_read(be, 0, buffer, 512), second = kit_write(be, 0, buffer, 512);
+    int64_t took = clock_get_ns(AIO_CLOCK_RT) - begin;
+    char *said = kit_captured();
+    assert_int_equal(first, -EIO);
+    assert_int_equal(second, -EIO);
+    assert_true(took < 2 * NS_PER_SEC);
+    assert_non_null(strstr(said, "lost the connection to 'nbd+unix:///?socket=sock'"));
+    free(said);
+}
+
+static void server_comes_back(void **state)
+{
+    kit_make_file("image", SIZE);
+    nbdkit("--filter=delay file image rdelay=50ms");
+    struct block_backend *be = connect_with(",reconnect-delay=30");
+    struct kit_thread *thread = kit_thread_start(AIO_LOOP_AUTO);
+    struct worker worker = {.be = be, .count = 20};
+    aio_call_co(kit_thread_loop(thread), co_work, &worker);
+
+    kit_capture_stderr();
+    for (int i = 0; i < 4; i++) {
+        usleep(120000); /* a request is under way */
+        stop();
+        nbdkit("--filter=delay file image rdelay=20ms");
+    }
+    while (!atomic_load(&worker.done)) {
+        aio_loop_poll(aio_loop_current(), false);
+        usleep(100);
+    }
+    char *said = kit_captured();
+    assert_non_null(strstr(said, "connected to 'nbd+unix:///?socket=sock' again"));
+    free(said);
+    assert_int_equal(kit_read(be, 0, buffer, 512), 0);
+    backend_drain(be);
+    kit_thread_stop(thread);
+}
+
+static void other_size_after_reconnect(void **state)
+{
+    nbdkit("memory 8M");
+    struct block_backend *be = connect_with(",reconnect-delay=1");
+    assert_int_equal(kit_read(be, 0, buffer, 512), 0);
+    stop();
+    nbdkit("memory 4M");
+    kit_capture_stderr();
+    int ret = kit_read(be, 0, buffer, 512);
+    char *said = kit_captured();
+    assert_int_equal(ret, -EIO);
+    assert_non_null(strstr(said, "after reconnecting, the export has another size"));
+    free(said);
+}
+
+static void open_timeout(void **state)
+{
+    unlink("sock");
+    kit_drive_fails("if=none,driver=nbd,server.type=unix,server.path=sock",
+                    "Failed to connect to 'nbd+unix:///?socket=sock': connect: No such file or "
+                    "directory");
+    launch("sleep 0.7; exec nbdkit -f -U sock memory 8M");
+    struct block_backend *be = connect_with(",open-timeout=20");
+    assert_int_equal(backend_length(be), SIZE);
+}
+
+/* ---- hostile servers -------------------------------------------------------------------------- */
+
+struct hostile {
+    int listener;
+    unsigned kind;
+};
+
+static void send_all(int fd, const void *data, size_t size)
+{
+    if (send(fd, data, size, MSG_NOSIGNAL) < 0) {
+        return;
+    }
+}
+
+/* Takes connections until it is shut down, and says to each something else. */
+static void *be_hostile(void *opaque)
+{
+    struct hostile *h = opaque;
+    int fds[64], count = 0, fd;
+    uint64_t random = 99 + h->kind;
+
+    while (count < 64 && (fd = accept(h->listener, NULL, NULL)) >= 0) {
+        char junk[4096];
+        size_t at = 0;
+
+        for (size_t i = 0; i < sizeof(junk); i++) {
+            junk[i] = (char)kit_random(&random);
+        }
+        if (h->kind & 1) {
+            memcpy(junk, "NBDMAGICIHAVEOPT\0\3", 18); /* then junk */
+            at = 18;
+        }
+        if (h->kind & 2) {
+            memcpy(junk, "NBDMAGIC\0\0\x42\x02\x81\x86\x12\x53", 16); /* oldstyle, odd size */
+            at = 16 + 8 + 4 + 124;
+        }
+        if (h->kind & 4) {
+            send_all(fd, junk, at ? at : 8);
+        } else if (!(h->kind & 8)) {
+            send_all(fd, junk, sizeof(junk));
+        } /* else: nothing */
+        if (h->kind & 16) {
+            close(fd);
+        } else {
+            fds[count++] = fd;
+        }
+    }
+    while (count) {
+        close(fds[--count]);
+    }
+    return NULL;
+}
+
+static void hostile_servers(void **state)
+{
+    /* A silent one costs a second. */
+    static const unsigned kinds[] = {1, 5, 8, 16, 17, 18, 19, 20, 21, 22, 23, 24};
+
+    for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+        unsigned kind = kinds[i];
+        struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "sock"};
+        struct hostile h = {.listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0),
+                            .kind = kind};
+        struct error *err = NULL;
+        struct drive_spec spec = {0};
+        pthread_t thread;
+
+        unlink("sock");
+        assert_int_equal(bind(h.listener, (struct sockaddr *)&address, sizeof(address)), 0);
+        assert_int_equal(listen(h.listener, 5), 0);
+        assert_int_equal(pthread_create(&thread, NULL, be_hostile, &h), 0);
+        struct options *opts =
+            options_parse("if=none,driver=nbd,path=sock,read-only=on", NULL, NULL);
+        if (kind < 16) {
+            options_set(opts, "open-timeout", "1");
+        }
+        int64_t begin = clock_get_ns(AIO_CLOCK_RT);
+        if (drive_new(opts, "ide", &spec, &err)) {
+            /* An oldstyle server may have said a size. */
+            kit_capture_stderr();
+            assert_int_not_equal(kit_read(spec.backend, 0, buffer, 512), 0);
+            kit_close();
+            free(kit_captured());
+        } else {
+            assert_non_null(strstr(error_message(err), "Failed to connect to"));
+            error_free(err);
+        }
+        assert_true(clock_get_ns(AIO_CLOCK_RT) - begin < 10 * NS_PER_SEC);
+        options_free(opts);
+        shutdown(h.listener, SHUT_RDWR);
+        pthread_join(thread, NULL);
+        close(h.listener);
+    }
+}
+
+/* ---- TLS -------------------------------------------------------------------------------------- */
+
+static void tls_psk(void **state)
+{
+    struct options *opts = options_parse("id=creds,dir=.,username=alice", NULL, NULL);
+    FILE *f = fopen("keys.psk", "w");
+
+    fputs("alice:b2c4e1f0a98d76543210b2c4e1f0a98d76543210b2c4e1f0a98d76543210aabb\n", f);
+    fclose(f);
+    assert_true(nbd_creds_add("tls-creds-psk", opts, NULL));
+    options_free(opts);
+    nbdkit("--tls=require --tls-psk=keys.psk memory 8M");
+    compare_with_array(connect_with(",tls-creds=creds"), 100);
+    kit_close();
+    struct options *plain = options_parse("if=none,driver=nbd,path=sock", NULL, NULL);
+    struct drive_spec spec = {0};
+    struct error *err = NULL;
+    assert_false(drive_new(plain, "ide", &spec, &err));
+    assert_non_null(strstr(error_message(err), "Failed to connect to"));
+    error_free(err);
+    options_free(plain);
+    nbd_creds_remove("creds");
+}
+
+/* ---- options ---------------------------------------------------------------------------------- */
+
+static void refusals(void **state)
+{
+#define N "if=none,driver=nbd,"
+    kit_drive_fails("if=none,driver=nbd",
+                    "one of path and host must be specified: server.type=unix,server.path=… or "
+                    "server.type=inet,server.host=…");
+    kit_drive_fails(N "path=a,host=b", "path and host may not be used at the same time");
+    kit_drive_fails(N "path=a,port=3", "port may not be used without host");
+    kit_drive_fails(N "server.type=vsock,server.cid=3",
+                    "nbd: server.type=vsock is not supported; use inet or unix");
+    kit_drive_fails(N "server.type=unix,server.host=x", "nbd: server.type=unix needs server.path");
+    kit_drive_fails(N "server.type=unix,server.path=x,server.pat=y",
+                    "nbd: server: unknown option 'pat'; did you mean 'path'?");
+    kit_drive_fails(N "path=x,tls-creds=none", "No TLS credentials with id 'none'");
+    kit_drive_fails(N "host=x,tls=on,tls-hostname=y",
+                    "tls-hostname=y is not supported by this libnbd, which checks the name that it "
+                    "connects to; give server.host=y");
+    kit_drive_fails(N "host=127.0.0.1,port=1,export=e",
+                    "Failed to connect to 'nbd://127.0.0.1:1/e': connect: 127.0.0.1:1: could not "
+                    "connect to remote host: Connection refused");
+}
+
+static void by_name(void **state)
+{
+    nbdkit("-e ex memory 8M");
+    static const char *const names[] = {
+        "nbd+unix:///ex?socket=sock",
+        "nbd:unix:sock:exportname=ex",
+        "nbd+unix:///%65x?socket=s%6fck",
+        "json:{\"driver\":\"nbd\",\"export\":\"ex\",\"server\":{\"type\":\"unix\","
+        "\"path\":\"sock\"}}",
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        struct options *opts = options_new();
+        struct error *err = NULL;
+        struct drive_spec spec;
+
+        options_set(opts, "file", names[i]);
+        options_set(opts, "format", "raw");
+        options_set(opts, "if", "none");
+        if (!drive_new(opts, "ide", &spec, &err)) {
+            fail_msg("%s: %s", names[i], error_message(err));
+        }
+        options_free(opts);
+        assert_int_equal(backend_length(spec.backend), SIZE);
+        assert_string_equal(backend_root(spec.backend)->file->filename,
+                            "nbd+unix:///ex?socket=sock");
+        kit_close();
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(requests, setup, teardown),
+        cmocka_unit_test_setup_teardown(requests_of_qemu_nbd, setup, teardown),
+        cmocka_unit_test_setup_teardown(poor_servers, setup, teardown),
+        cmocka_unit_test_setup_teardown(no_fua, setup, teardown),
+        cmocka_unit_test_setup_teardown(many_buffers, setup, teardown),
+        cmocka_unit_test_setup_teardown(block_status, setup, teardown),
+        cmocka_unit_test_setup_teardown(errors_of_the_server, setup, teardown),
+        cmocka_unit_test_setup_teardown(read_only, setup, teardown),
+        cmocka_unit_test_setup_teardown(several_loops, setup, teardown),
+        cmocka_unit_test_setup_teardown(dead_server, setup, teardown),
+        cmocka_unit_test_setup_teardown(server_comes_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(other_size_after_reconnect, setup, teardown),
+        cmocka_unit_test_setup_teardown(open_timeout, setup, teardown),
+        cmocka_unit_test_setup_teardown(hostile_servers, setup, teardown),
+        cmocka_unit_test_setup_teardown(tls_psk, setup, teardown),
+        cmocka_unit_test_setup_teardown(refusals, setup, teardown),
+        cmocka_unit_test_setup_teardown(by_name, setup, teardown),
+    };
+    if (!has_program("nbdkit")) {
+        puts("nbdkit is not installed (apt install nbdkit)");
+        return 77;
+    }
+    return cmocka_run_group_tests(tests, kit_enter_directory, kit_leave_directory);
+}
