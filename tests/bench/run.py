@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Benchmarks side by side with Debian's QEMU, run in turn (./dev bench [NAME]).
 
-    run.py --build build [kvm | boot | cpu | block]
+    run.py --build build [kvm | boot | cpu | block | nbd]
 
 The machine is shared and noisy: what counts is the ratio of each pair, and of those the median.
 """
@@ -15,7 +15,7 @@ import sys
 import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from bench import block, soft  # noqa: E402
+from bench import block, nbd, soft  # noqa: E402
 from kvm import native_guest  # noqa: E402
 
 QEMU = "qemu-system-x86_64"
@@ -56,8 +56,16 @@ def bench_kvm(build, rounds):
                   f"{os.getloadavg()[0]:8.1f}", flush=True)
 
 
+def bench_block(build, rounds):
+    """Images by ferry-img, then by ferry-nbd."""
+    block.bench_block(build, rounds)
+    nbd.bench_nbd(build, rounds)
+
+
 BENCHES = {"kvm": bench_kvm, "boot": soft.bench_boot, "cpu": soft.bench_cpu,
-           "block": block.bench_block}
+           "block": bench_block, "nbd": nbd.bench_nbd}
+# "nbd" is a part of "block".
+DEFAULT = ("kvm", "boot", "cpu", "block")
 
 
 def main():
@@ -66,7 +74,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHES))
     options = parser.parse_args()
-    for name in options.names or BENCHES:
+    for name in options.names or DEFAULT:
         if name not in BENCHES:
             parser.error(f"no benchmark '{name}': {', '.join(BENCHES)}")
         BENCHES[name](options.build, options.rounds)

@@ -311,7 +311,7 @@ static void test_ends(void **state)
 
 static void many(int fd, void *opaque)
 {
-    static uint8_t requests[MANY * NBD_REQUEST_SIZE];
+    uint8_t *requests = calloc(MANY, NBD_REQUEST_SIZE);
     bool seen[MANY] = {false};
     uint8_t head[NBD_SIMPLE_SIZE], data[512];
 
@@ -325,7 +325,8 @@ static void many(int fd, void *opaque)
         store_be64(at + 16, i * 1000);
         store_be32(at + 24, sizeof(data));
     }
-    put(fd, requests, sizeof(requests));
+    put(fd, requests, (size_t)MANY * NBD_REQUEST_SIZE);
+    free(requests);
     for (unsigned i = 0; i < MANY; i++) {
         get(fd, head, sizeof(head));
         uint64_t cookie = load_be64(head + 8);
