@@ -84,7 +84,6 @@ struct nbd_connection {
     /* its loop: negotiation */
     struct aio_timer handshake_timer;
     bool is_fixed_newstyle, no_zeroes, is_structured;
-    bool wants_block_size; /* NBD_OPT_GO asked for it */
     unsigned options_left;
     struct nbd_contexts contexts;
     /* its loop: transmission */

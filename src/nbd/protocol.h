@@ -64,6 +64,7 @@ enum nbd_option {
 #define NBD_FLAG_READ_ONLY         0x002u
 #define NBD_FLAG_SEND_FLUSH        0x004u
 #define NBD_FLAG_SEND_FUA          0x008u
+#define NBD_FLAG_ROTATIONAL        0x010u
 #define NBD_FLAG_SEND_TRIM         0x020u
 #define NBD_FLAG_SEND_WRITE_ZEROES 0x040u
 #define NBD_FLAG_SEND_DF           0x080u

@@ -293,6 +293,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_garbage, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_takes_nothing, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(test_garbage, setup_epoll, kit_teardown),
+        cmocka_unit_test_setup_teardown(test_takes_nothing, setup_epoll, kit_teardown),
     };
 
     if (argc > 1) {

@@ -14,6 +14,12 @@
 
 /* ---- the server ------------------------------------------------------------------------------ */
 
+int setup_epoll(void **state)
+{
+    kit_main_loop(AIO_LOOP_EPOLL);
+    return 0;
+}
+
 static void closed(void *opaque, bool had_export, unsigned left)
 {
     ((struct kit_server *)opaque)->closed++;

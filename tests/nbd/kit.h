@@ -19,6 +19,9 @@ struct kit_server {
     unsigned closed; /* connections that have ended */
 };
 
+/* cmocka fixture: as kit_setup(), but the main loop has no io_uring. */
+int setup_epoll(void **state);
+
 /* Exports "" (writable), "ro" and "other" over an image of IMAGE_SIZE bytes: kit_pattern() in its first
  * half, a hole in the second. */
 void server_start(struct kit_server *s, const struct nbd_server_config *config);

@@ -391,6 +391,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_info, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_meta, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_remove_export, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(test_ends, setup_epoll, kit_teardown),
+        cmocka_unit_test_setup_teardown(test_meta, setup_epoll, kit_teardown),
     };
 
     return cmocka_run_group_tests(tests, kit_enter_directory, kit_leave_directory);

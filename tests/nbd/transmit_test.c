@@ -400,6 +400,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_ends, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_many, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_stop, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(test_simple, setup_epoll, kit_teardown),
+        cmocka_unit_test_setup_teardown(test_structured, setup_epoll, kit_teardown),
+        cmocka_unit_test_setup_teardown(test_many, setup_epoll, kit_teardown),
+        cmocka_unit_test_setup_teardown(test_stop, setup_epoll, kit_teardown),
     };
 
     return cmocka_run_group_tests(tests, kit_enter_directory, kit_leave_directory);

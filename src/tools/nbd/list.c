@@ -4,9 +4,11 @@
 #include <libnbd.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/alloc.h"
 #include "base/range.h"
+#include "nbd/protocol.h"
 #include "tools/nbd/nbd_tool.h"
 
 #define DEFAULT_HOST "localhost"
@@ -45,31 +47,36 @@ static int note_context(void *opaque, const char *name)
 
 /* ---- printing -------------------------------------------------------------------------------- */
 
+/* In the order of their bits in the transmission flags, of which the first says that there are any. */
 static const struct {
+    unsigned bit;
     int (*test)(struct nbd_handle *nbd);
     const char *name;
 } flags[] = {
-    {nbd_is_read_only, "readonly"},
-    {nbd_can_flush, "flush"},
-    {nbd_can_fua, "fua"},
-    {nbd_is_rotational, "rotational"},
-    {nbd_can_trim, "trim"},
-    {nbd_can_zero, "zeroes"},
-    {nbd_can_df, "df"},
-    {nbd_can_multi_conn, "multi"},
-    {nbd_can_cache, "cache"},
-    {nbd_can_fast_zero, "fast-zero"},
+    {NBD_FLAG_READ_ONLY, nbd_is_read_only, "readonly"},
+    {NBD_FLAG_SEND_FLUSH, nbd_can_flush, "flush"},
+    {NBD_FLAG_SEND_FUA, nbd_can_fua, "fua"},
+    {NBD_FLAG_ROTATIONAL, nbd_is_rotational, "rotational"},
+    {NBD_FLAG_SEND_TRIM, nbd_can_trim, "trim"},
+    {NBD_FLAG_SEND_WRITE_ZEROES, nbd_can_zero, "zeroes"},
+    {NBD_FLAG_SEND_DF, nbd_can_df, "df"},
+    {NBD_FLAG_CAN_MULTI_CONN, nbd_can_multi_conn, "multi"},
+    {NBD_FLAG_SEND_CACHE, nbd_can_cache, "cache"},
+    {NBD_FLAG_SEND_FAST_ZERO, nbd_can_fast_zero, "fast-zero"},
 };
 
 static void print_flags(struct nbd_handle *nbd)
 {
-    printf("  flags: (");
+    unsigned all = NBD_FLAG_HAS_FLAGS;
+    char names[256] = "";
+
     for (size_t i = 0; i < ARRAY_SIZE(flags); i++) {
         if (flags[i].test(nbd) == 1) {
-            printf(" %s", flags[i].name);
+            all |= flags[i].bit;
+            strcat(strcat(names, " "), flags[i].name);
         }
     }
-    printf(" )\n");
+    printf("  flags: 0x%x (%s )\n", all, names);
 }
 
 static void print_size(struct nbd_handle *nbd, const char *label, int type)
