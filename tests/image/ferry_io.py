@@ -112,6 +112,10 @@ SAME = [
                                        "write -c 2M 13k", "map"]),
     ("qcow2-truncate", "qcow2", [], ["truncate 20M", "length", "truncate 10485761", "truncate 5M",
                                      "length"]),
+    ("copy-on-read", "backed", ["-C"], ["map", "read -P 6 0 64k", "map", "read -P 0 1M 64k",
+                                        "write -P 1 64k 4k", "map"]),
+    ("open-copy-on-read", "none", [], ["open -C {image}", "read 0 4k", "close",
+                                       "open -C -r {image}"]),
     ("qcow2-backed", "backed", [], ["map", "read -P 6 0 64k", "alloc 0 1M", "write -P 2 64k 4k",
                                     "read -P 2 64k 4k", "map"]),
 ]

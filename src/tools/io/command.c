@@ -49,8 +49,9 @@ static const struct io_command commands[] = {
     {"length", "l", io_length, 0, 0, 0, "", "the length of the disk", NULL},
     {"map", NULL, io_map, 0, 0, 0, "", "which parts are allocated in the image", NULL},
     {"open", "o", io_open, 1, -1, IO_NO_FILE,
-     "[-rnU] [-t cache] [-i aio] [-d discard] [-o options] [path]", "opens an image",
+     "[-rCnU] [-t cache] [-i aio] [-d discard] [-o options] [path]", "opens an image",
      " -r  read-only\n"
+     " -C  what is read from backing files is kept in the image\n"
      " -n  as -t none\n"
      " -U  whatever others do with it\n"
      " -t  none, writeback, writethrough, directsync, unsafe\n"

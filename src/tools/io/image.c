@@ -73,6 +73,36 @@ static void warn_of_probing(struct block_node *node)
     }
 }
 
+/* The image with a copy-on-read node above it: what is read from a backing file is kept in the image. */
+static struct block_backend *open_copying(const struct block_image_how *image, struct error **errp)
+{
+    if (!image->writable) {
+        error_set(errp, "Can't use copy-on-read on read-only device");
+        return NULL;
+    }
+    struct block_node *node = block_image_open_node(image, errp);
+    if (!node) {
+        return NULL;
+    }
+    struct options *opts = options_new();
+    options_set(opts, "driver", "copy-on-read");
+    options_set(opts, "file", node->name);
+    struct block_node *top =
+        block_node_open(opts, BLOCK_OPEN_RDWR | (image->flags & BLOCK_OPEN_UNMAP), errp);
+    options_free(opts);
+    block_node_unref(node);
+    if (!top) {
+        return NULL;
+    }
+    struct block_backend *be = backend_attach(top->name, image->user, true, false, errp);
+    block_node_unref(top);
+    if (be && image->cache) {
+        backend_set_write_cache(be, strcmp(image->cache, "writethrough") != 0 &&
+                                        strcmp(image->cache, "directsync") != 0);
+    }
+    return be;
+}
+
 bool io_open_image(struct io_session *s, const struct io_open *how, struct error **errp)
 {
     if (s->be) {
@@ -94,7 +124,7 @@ bool io_open_image(struct io_session *s, const struct io_open *how, struct error
                  (how->force_share ? BLOCK_OPEN_FORCE_SHARE : 0),
         .user = "ferry-io",
     };
-    s->be = block_image_open(&image, errp);
+    s->be = how->copy_on_read ? open_copying(&image, errp) : block_image_open(&image, errp);
     if (!s->be) {
         if (how->filename && !how->image_opts) {
             error_prepend(errp, "can't open device %s: ", how->filename);
@@ -130,7 +160,7 @@ bool io_close_image(struct io_session *s)
 
 bool io_open(struct io_session *s, int argc, char **argv)
 {
-    struct io_open how = {.copy_on_read = s->copy_on_read};
+    struct io_open how = {0};
     struct error *err = NULL;
     int c;
 
@@ -141,8 +171,8 @@ bool io_open(struct io_session *s, int argc, char **argv)
                 "-s is not supported; make an overlay with 'ferry-img create -b' and open that");
             return false;
         case 'C':
-            log_error("-C is not supported; open with -o driver=copy-on-read");
-            return false;
+            how.copy_on_read = true;
+            break;
         case 'k':
             log_error("-k is not supported; use -i io_uring");
             return false;

@@ -38,9 +38,8 @@ struct io_open {
 struct io_session {
     struct block_backend *be; /* the open image, or NULL */
     bool writable;
-    bool misalign;     /* buffers at odd addresses (-m) */
-    bool copy_on_read; /* -C, also for open */
-    bool is_over;      /* quit */
+    bool misalign; /* buffers at odd addresses (-m) */
+    bool is_over;  /* quit */
     unsigned aio_in_flight;
 };
 

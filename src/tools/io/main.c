@@ -26,7 +26,6 @@ static bool refuse(void *fields, const struct tool_option *option, const char *a
 {
     error_set(errp, "-%c is not supported; %s", option->letter,
               option->letter == 's'   ? "make an overlay with 'ferry-img create -b' and open that"
-              : option->letter == 'C' ? "use --image-opts driver=copy-on-read,file.driver=…"
               : option->letter == 'k' ? "use -i io_uring"
                                       : "leave it out");
     return false;
@@ -44,13 +43,14 @@ static const struct tool_option options[] = {
      "none, writeback (default), writethrough, directsync, unsafe"},
     {'i', "aio", TOOL_STRING, FIELD(how.aio), "MODE", "threads (default) or io_uring"},
     {'d', "discard", TOOL_STRING, FIELD(how.discard), "MODE", "unmap (default) or ignore"},
+    {'C', "copy-on-read", TOOL_FLAG, FIELD(how.copy_on_read), NULL,
+     "keep what is read from backing files"},
     {'m', "misalign", TOOL_FLAG, FIELD(misalign), NULL, "buffers at odd addresses"},
     {'U', "force-share", TOOL_FLAG, FIELD(how.force_share), NULL,
      "open it whatever others do with it"},
     {0, "object", TOOL_LIST, FIELD(objects), "TYPE,id=ID,…", "make an object"},
     {'V', "version", TOOL_FLAG, FIELD(version), NULL, "print the version"},
     {'s', "snapshot", TOOL_CALL, 0, NULL, "not supported", refuse},
-    {'C', "copy-on-read", TOOL_CALL, 0, NULL, "not supported", refuse},
     {'k', "native-aio", TOOL_CALL, 0, NULL, "not supported", refuse},
     {'T', "trace", TOOL_CALL, 0, "SPEC", "not supported", refuse},
     {0},
