@@ -72,6 +72,14 @@ static int co_write_zero_buffers(struct block_node *file, uint64_t offset, uint6
     return ret;
 }
 
+/* Clusters that an entry points to must be within the file. */
+static int co_extend_file(struct block_node *file, uint64_t end)
+{
+    return file->grows && end > block_length(file)
+               ? block_co_truncate(file, end, BLOCK_PREALLOC_OFF, NULL)
+               : 0;
+}
+
 /* What the host has there from now on. */
 static int co_fill(const struct prealloc_run *r)
 {
@@ -87,10 +95,11 @@ static int co_fill(const struct prealloc_run *r)
     case BLOCK_PREALLOC_OFF:
         break;
     }
-    if (!r->is_fresh) {
-        return block_co_write_zeroes(s->data_file, r->host, length, BLOCK_REQ_MAY_UNMAP);
+    int ret = co_extend_file(s->data_file, r->host + length);
+    if (ret == 0 && !r->is_fresh) {
+        ret = block_co_write_zeroes(s->data_file, r->host, length, BLOCK_REQ_MAY_UNMAP);
     }
-    return 0;
+    return ret;
 }
 
 static void link_run(const struct prealloc_run *r)
@@ -148,17 +157,11 @@ int co_qcow2_preallocate(struct block_node *node, uint64_t from, uint64_t to,
 {
     struct qcow2_state *s = qcow2_of(node);
     struct prealloc_run run = {.node = node, .prealloc = prealloc};
-    uint64_t end = 0, length = 0;
+    uint64_t length = 0;
     int ret = 0;
 
     for (uint64_t at = align_down(from, s->cluster_size); at < to && ret == 0; at += length) {
         ret = co_prealloc_some(&run, at, to, &length);
-        if (ret == 0 && run.clusters) {
-            end = MAX(end, run.host + (run.clusters << s->cluster_bits));
-        }
-    }
-    if (ret == 0 && !s->has_data_file && end > block_length(node->file)) {
-        ret = block_co_truncate(node->file, end, BLOCK_PREALLOC_OFF, NULL);
     }
     return ret;
 }

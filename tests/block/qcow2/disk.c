@@ -79,6 +79,20 @@ static void apply(enum disk_op op, uint64_t offset, uint64_t length, const uint8
     }
 }
 
+/* With the lock. data: NULL, or owned by the log afterwards. Where it is, or SIZE_MAX. */
+static size_t note(const struct entry *entry)
+{
+    if (!disk.logs) {
+        return SIZE_MAX;
+    }
+    if (disk.count == disk.capacity) {
+        disk.capacity = MAX(1024, 2 * disk.capacity);
+        disk.log = xreallocarray(disk.log, disk.capacity, sizeof(*disk.log));
+    }
+    disk.log[disk.count] = *entry;
+    return disk.count++;
+}
+
 static int co_change(enum disk_op op, uint64_t offset, uint64_t length, const struct block_iov *iov,
                      unsigned flags)
 {
@@ -103,18 +117,13 @@ static int co_change(enum disk_op op, uint64_t offset, uint64_t length, const st
         apply(op, offset, length, data, ret);
         disk.size = MAX(disk.size, offset + length);
     }
-    size_t index = disk.count;
-    if (disk.logs && (op != DISK_FLUSH || ret == 0)) {
-        if (disk.count == disk.capacity) {
-            disk.capacity = MAX(1024, 2 * disk.capacity);
-            disk.log = xreallocarray(disk.log, disk.capacity, sizeof(*disk.log));
-        }
-        entry.failed = ret < 0;
-        entry.data = data;
+    entry.failed = ret < 0;
+    entry.data = data;
+    size_t index = op != DISK_FLUSH || ret == 0 ? note(&entry) : SIZE_MAX;
+    bool is_logged = index != SIZE_MAX;
+    if (is_logged) {
         data = NULL;
-        disk.log[disk.count++] = entry;
     }
-    bool is_logged = disk.count > index;
     pthread_mutex_unlock(&disk.lock);
     free(data);
     co_delay();
@@ -182,12 +191,22 @@ static bool disk_allow_growth(struct block_node *node)
 static int disk_co_truncate(struct block_node *node, uint64_t length, enum block_prealloc prealloc,
                             struct error **errp)
 {
-    if (length > disk.limit) {
-        error_set(errp, "The disk is full");
-        return -ENOSPC;
+    pthread_mutex_lock(&disk.lock);
+    int ret = failure(DISK_TRUNCATE);
+    ret = ret == 0 && length > disk.limit ? -ENOSPC : ret;
+    if (ret == 0) {
+        if (length < disk.size) {
+            memset(disk.data + length, 0, disk.size - length);
+        }
+        disk.size = length;
+        note(&(struct entry){
+            .op = DISK_TRUNCATE, .begin = disk_time(), .end = disk_time(), .offset = length});
     }
-    disk.size = length;
-    return 0;
+    pthread_mutex_unlock(&disk.lock);
+    if (ret < 0) {
+        error_set_errno(errp, -ret, "Could not resize the disk");
+    }
+    return ret;
 }
 
 static const struct block_driver driver = {
@@ -289,6 +308,12 @@ void disk_crash(const char *name, uint64_t when, uint64_t random)
             continue;
         }
         bool durable = is_durable(w, when), whole = kit_random(&random) % 8 < chance;
+        if (w->op == DISK_TRUNCATE && (durable || whole)) {
+            if (w->offset < size) {
+                memset(data + w->offset, 0, size - w->offset);
+            }
+            size = w->offset;
+        }
         for (uint64_t done = 0; done < w->length;) {
             uint64_t at = w->offset + done, n = MIN(SECTOR - at % SECTOR, w->length - done);
             if (durable || (by_request ? whole : kit_random(&random) % 8 < chance)) {

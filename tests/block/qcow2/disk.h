@@ -15,7 +15,15 @@
 
 #include "block/node.h"
 
-enum disk_op { DISK_WRITE, DISK_ZEROES, DISK_DISCARD, DISK_FLUSH, DISK_READ, DISK_OPS };
+enum disk_op {
+    DISK_WRITE,
+    DISK_ZEROES,
+    DISK_DISCARD,
+    DISK_FLUSH,
+    DISK_READ,
+    DISK_TRUNCATE,
+    DISK_OPS
+};
 
 /* Makes the driver known; the disk has what the file has. limit: bytes that it can grow to. */
 void disk_load(const char *seed, uint64_t limit);
