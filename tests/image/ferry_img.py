@@ -72,7 +72,9 @@ def normalise(text):
 
 
 def first_line(text):
-    return text.strip().split("\n")[0].split("IMG: ")[-1]
+    """Which of the layers says "Could not open" is left out."""
+    line = text.strip().split("\n")[0].split("IMG: ")[-1]
+    return re.sub(r"^(Could not open '[^']*': )+", "Could not open: ", line)
 
 
 class Pair:
@@ -639,6 +641,17 @@ def help_texts(p, long):
         raise Fault(out)
     for words in (["-T", "x"], ["info", "--object", "foo,id=x", "a"]):
         p.ferry(*words, status=1)
+
+
+@case
+def objects(p, long):
+    """--object throttle-group, used by a throttle node."""
+    p.prepare(*RAW)
+    start = time.monotonic()
+    p.ferry("bench", "--object", "throttle-group,id=g,x-iops-total=100", "--image-opts", "-c", "60",
+            "driver=throttle,throttle-group=g,file.driver=raw,file.file.filename=a.raw")
+    if not 0.3 < time.monotonic() - start < 20:
+        raise Fault(f"60 requests at 100 a second took {time.monotonic() - start:.2f} s")
 
 
 @case

@@ -10,14 +10,64 @@
 #include <string.h>
 
 #include "aio/loop.h"
+#include "base/alloc.h"
 #include "base/log.h"
 #include "base/options.h"
 #include "base/range.h"
 #include "block/node.h"
+#include "block/throttle_group.h"
 #include "config.h"
 
 static const char *program = "";
 static struct aio_loop *main_loop;
+
+/* ---- objects --------------------------------------------------------------------------------- */
+
+/* Those that objects were made of; they live until tool_end(). */
+static struct throttle_group **groups;
+static size_t group_count;
+
+static void drop_groups(void)
+{
+    for (size_t i = 0; i < group_count; i++) {
+        throttle_group_unref(groups[i]);
+    }
+    free(groups);
+    groups = NULL;
+    group_count = 0;
+}
+
+static bool add_throttle_group(struct options *opts, struct error **errp)
+{
+    struct throttle_group *group = throttle_group_new_from(opts, errp);
+
+    if (group) {
+        groups = xreallocarray(groups, group_count + 1, sizeof(groups[0]));
+        groups[group_count++] = group;
+    }
+    return group;
+}
+
+bool tool_add_object(const char *text, struct error **errp)
+{
+    struct options *opts = options_parse(text, "qom-type", errp);
+    bool ok = false;
+
+    if (!opts) {
+        return false;
+    }
+    autofree char *type = options_take(opts, "qom-type");
+    if (!type) {
+        error_set(errp, "--object: Parameter 'qom-type' is missing");
+    } else if (!strcmp(type, "throttle-group")) {
+        ok = add_throttle_group(opts, errp);
+    } else {
+        error_set(errp, "--object: '%s' is not a type of object that %s has; it has throttle-group",
+                  type, program);
+    }
+    options_free(opts);
+    return ok;
+}
 
 /* ---- start and end --------------------------------------------------------------------------- */
 
@@ -43,6 +93,7 @@ void tool_end(void)
 {
     if (main_loop) {
         block_nodes_close();
+        drop_groups();
         aio_loop_unbind(main_loop);
         aio_loop_free(main_loop);
         main_loop = NULL;
@@ -66,24 +117,6 @@ int tool_finish_output(void)
     }
     log_error("Could not write to standard output: %s", strerror(errno));
     return 1;
-}
-
-/* ---- objects --------------------------------------------------------------------------------- */
-
-bool tool_add_object(const char *text, struct error **errp)
-{
-    struct options *opts = options_parse(text, "qom-type", errp);
-
-    if (!opts) {
-        return false;
-    }
-    const char *type = options_get(opts, "qom-type");
-    error_set(errp,
-              type ? "--object: '%s' is not a type of object that %s has"
-                   : "--object: Parameter 'qom-type' is missing",
-              type ? type : "", program);
-    options_free(opts);
-    return false;
 }
 
 /* ---- values ---------------------------------------------------------------------------------- */
