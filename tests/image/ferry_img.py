@@ -704,14 +704,15 @@ def main():
         for name, function in CASES.items():
             if options.names and name not in options.names:
                 continue
-            fault = None
+            fault, start = None, time.monotonic()
             try:
                 function(Pair(program, pathlib.Path(folder) / name), options.long)
             except Fault as found:
                 fault = str(found)
             except subprocess.TimeoutExpired as late:
                 fault = f"{late.cmd} takes longer than {late.timeout} s"
-            results.case(f"{options.prefix}/{name.replace('_', '-')}", fault and fault.replace("\n", " | "))
+            results.case(f"{options.prefix}/{name.replace('_', '-')}",
+                         fault and fault.replace("\n", " | "), f"{time.monotonic() - start:.1f} s")
             shutil.rmtree(pathlib.Path(folder) / name, ignore_errors=True)
     return results.exit_status()
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/range.h"
 #include "block/bitmap.h"
 #include "tools/common/tool.h"
 #include "tools/img/img.h"
@@ -68,25 +69,30 @@ static bool is_usable(const struct block_bitmap *bitmap, struct error **errp)
 static bool add(const struct bitmap *b, struct block_node *node, const char *name,
                 struct error **errp)
 {
-    uint32_t granularity =
-        b->granularity_text ? (uint32_t)b->granularity : BLOCK_BITMAP_GRANULARITY;
+    uint64_t granularity = b->granularity_text ? b->granularity : BLOCK_BITMAP_GRANULARITY;
 
-    if (b->granularity_text && b->granularity != granularity) {
-        granularity = 1; /* refused below, as any other that is none */
-    }
     if (!img_ops(node)->can_keep_bitmap) {
         error_set(errp, "Can't store persistent bitmaps to %s: Operation not supported",
                   node->filename);
+        return false;
+    }
+    if (!is_power_of_2(granularity) || granularity < BLOCK_BITMAP_GRANULARITY_MIN) {
+        error_set(errp, "Granularity must be power of 2 and at least %d",
+                  BLOCK_BITMAP_GRANULARITY_MIN);
+        return false;
+    }
+    if (granularity > BLOCK_BITMAP_GRANULARITY_MAX) {
+        error_set(errp, "Granularity must be at most %u", BLOCK_BITMAP_GRANULARITY_MAX);
         return false;
     }
     if (block_bitmap_find(node, name)) {
         error_set(errp, "Bitmap already exists: %s", name);
         return false;
     }
-    if (!img_ops(node)->can_keep_bitmap(node, name, granularity, errp)) {
+    if (!img_ops(node)->can_keep_bitmap(node, name, (uint32_t)granularity, errp)) {
         return false;
     }
-    struct block_bitmap *bitmap = block_bitmap_new(node, name, granularity, errp);
+    struct block_bitmap *bitmap = block_bitmap_new(node, name, (uint32_t)granularity, errp);
     if (bitmap) {
         bitmap->persistent = true;
         bitmap->enabled = true;

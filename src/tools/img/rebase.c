@@ -335,8 +335,7 @@ static int run(void *fields, int count, char **operands, struct error **errp)
             .image_opts = r->common.image_opts,
             .cache = r->cache ? r->cache : "writeback",
             .writable = true,
-            .flags = BLOCK_OPEN_UNMAP | (r->unsafe ? BLOCK_OPEN_NO_BACKING : 0) |
-                     (r->common.force_share ? BLOCK_OPEN_FORCE_SHARE : 0),
+            .flags = BLOCK_OPEN_UNMAP | (r->unsafe ? BLOCK_OPEN_NO_BACKING : 0),
         },
         errp);
     if (!r->top) {
@@ -364,7 +363,8 @@ static const struct tool_option options[] = {
     {'u', NULL, TOOL_FLAG, FIELD(unsafe), NULL, "change the name only; the contents must match"},
     {'t', NULL, TOOL_STRING, FIELD(cache), "CACHE", "cache mode of the image (writeback)"},
     {'T', NULL, TOOL_STRING, FIELD(source_cache), "CACHE", "cache mode of the backing files"},
-    IMG_OPTION_SHARE,
+    {'U', "force-share", TOOL_FLAG, IMG_FIELD(force_share), NULL,
+     "open the new backing file although others write to it"},
     IMG_OPTION_PROGRESS,
     IMG_OPTION_QUIET,
     IMG_OPTION_OBJECT,
