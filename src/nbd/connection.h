@@ -120,6 +120,8 @@ int nbd_co_option_meta(struct nbd_connection *conn, uint32_t option, const uint8
 /* receive.c: until the client leaves or breaks the protocol; no request is in flight then. */
 void nbd_co_transmit(struct nbd_connection *conn);
 
+/* What NBD_CMD_CACHE reads at a time. */
+#define NBD_CACHE_STEP (UINT32_C(1) << 20)
 /* perform.c: a coroutine; ends with a reply. */
 void nbd_co_perform(void *request);
 /* sparse.c: a read whose reply tells holes; status.c: NBD_CMD_BLOCK_STATUS. They send the reply. */
@@ -130,6 +132,8 @@ void nbd_co_block_status(struct nbd_request *r);
 int nbd_co_status_at(struct nbd_export *export, uint64_t offset, uint64_t *length,
                      uint32_t *allocation, uint32_t *depth);
 
+/* Bytes that the reply to an NBD_CMD_BLOCK_STATUS takes. */
+uint32_t nbd_status_memory(const struct nbd_connection *conn);
 /* Extents of one context, as they go out. */
 struct nbd_extents {
     uint8_t *at;

@@ -9,7 +9,6 @@
 
 /* Reads of up to this much are sent as they are: to ask first where holes are costs more. */
 #define SPARSE_MIN (64 * KiB)
-#define CACHE_STEP (1 * MiB)
 
 static int co_write(struct nbd_request *r)
 {
@@ -55,12 +54,12 @@ static int co_cache(struct nbd_request *r)
     const struct nbd_export *export = r->conn->export;
     int ret = 0;
 
-    if (!nbd_request_reserve(r, (uint32_t)MIN(r->length, CACHE_STEP))) {
+    if (!nbd_request_reserve(r, (uint32_t)MIN(r->length, NBD_CACHE_STEP))) {
         return -ENOMEM;
     }
     for (uint64_t done = 0; done < r->length && ret == 0;) {
         struct iovec vec;
-        struct block_iov iov = block_iov_of(&vec, r->buffer, MIN(r->length - done, CACHE_STEP));
+        struct block_iov iov = block_iov_of(&vec, r->buffer, MIN(r->length - done, NBD_CACHE_STEP));
         ret = backend_co_preadv(export->be, export->offset + r->offset + done, &iov, 0, 0);
         done += iov.size;
     }

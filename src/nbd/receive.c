@@ -77,10 +77,27 @@ static void co_wait_until_fewer(struct nbd_connection *conn)
     coroutine_yield();
 }
 
-/* r may use so many bytes of memory. */
-static void co_charge(struct nbd_request *r, uint32_t bytes)
+/* What the request and its reply need besides what every request has, at most. */
+static uint32_t memory_of(const struct nbd_request *r)
+{
+    switch (r->type) {
+    case NBD_CMD_READ:
+    case NBD_CMD_WRITE:
+        return r->length;
+    case NBD_CMD_CACHE:
+        return MIN(r->length, NBD_CACHE_STEP);
+    case NBD_CMD_BLOCK_STATUS:
+        return nbd_status_memory(r->conn);
+    default:
+        return 0;
+    }
+}
+
+/* Waits until r may use the memory that it needs. */
+static void co_charge(struct nbd_request *r)
 {
     struct nbd_connection *conn = r->conn;
+    uint32_t bytes = memory_of(r);
 
     /* Alone it may always. */
     while (conn->in_flight > 1 && conn->bytes_in_flight + bytes > NBD_IN_FLIGHT_BYTES) {
@@ -104,7 +121,7 @@ static int co_read_payload(struct nbd_request *r, uint32_t *error, const char **
     if (*error) {
         return nbd_channel_co_skip(channel, r->length);
     }
-    co_charge(r, r->length);
+    co_charge(r);
     if (!nbd_request_reserve(r, r->length)) {
         *error = NBD_ENOMEM;
         *message = "out of memory";
@@ -129,9 +146,9 @@ static int co_receive_request(struct nbd_request *r, const uint8_t *head)
         if (ret < 0) {
             return ret;
         }
-    } else if (r->type == NBD_CMD_READ && !error) {
-        co_charge(r, r->length);
-        if (!nbd_request_reserve(r, r->length)) {
+    } else if (!error) {
+        co_charge(r);
+        if (r->type == NBD_CMD_READ && !nbd_request_reserve(r, r->length)) {
             error = NBD_ENOMEM;
             message = "out of memory";
         }

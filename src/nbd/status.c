@@ -87,13 +87,25 @@ static int co_add_status(struct nbd_request *r, uint32_t context, struct nbd_ext
     return 0;
 }
 
-/* Room for the replies to r, and where each one's list begins. */
-static bool prepare(struct nbd_request *r, unsigned max_extents)
+#define HEAD_SIZE (NBD_CHUNK_SIZE + 4) /* of a list: chunk, context */
+
+/* Of each context, where all of them share NBD_MAX_EXTENTS. */
+static unsigned max_extents_of(const struct nbd_connection *conn)
+{
+    return MAX(1u, NBD_MAX_EXTENTS / conn->contexts.count);
+}
+
+uint32_t nbd_status_memory(const struct nbd_connection *conn)
+{
+    return conn->contexts.count * (HEAD_SIZE + max_extents_of(conn) * EXTENT_SIZE);
+}
+
+/* Room for the replies to r: list after list. */
+static bool prepare(struct nbd_request *r)
 {
     const unsigned count = r->conn->contexts.count;
-    const size_t head = NBD_CHUNK_SIZE + 4;
 
-    r->extra = calloc(count, head + (size_t)max_extents * EXTENT_SIZE);
+    r->extra = malloc(nbd_status_memory(r->conn));
     r->iov = calloc(count, sizeof(*r->iov));
     return r->extra && r->iov;
 }
@@ -101,11 +113,10 @@ static bool prepare(struct nbd_request *r, unsigned max_extents)
 static int co_fill(struct nbd_request *r, uint32_t context, unsigned max_extents)
 {
     const struct nbd_contexts *contexts = &r->conn->contexts;
-    const size_t head = NBD_CHUNK_SIZE + 4;
     uint8_t *at =
-        (uint8_t *)r->extra + (size_t)r->niov * (head + (size_t)max_extents * EXTENT_SIZE);
+        (uint8_t *)r->extra + (size_t)r->niov * (HEAD_SIZE + (size_t)max_extents * EXTENT_SIZE);
     struct nbd_extents list = {
-        .at = at + head,
+        .at = at + HEAD_SIZE,
         .max = r->flags & NBD_CMD_FLAG_REQ_ONE ? 1 : max_extents,
     };
     int ret = 0;
@@ -122,7 +133,7 @@ static int co_fill(struct nbd_request *r, uint32_t context, unsigned max_extents
     bool is_last = r->niov + 1 == (int)contexts->count;
     nbd_chunk_head(at, r, is_last ? NBD_CHUNK_DONE : 0, NBD_CHUNK_BLOCK_STATUS, 4 + size);
     store_be32(at + NBD_CHUNK_SIZE, context);
-    r->iov[r->niov++] = (struct iovec){.iov_base = at, .iov_len = head + size};
+    r->iov[r->niov++] = (struct iovec){.iov_base = at, .iov_len = HEAD_SIZE + size};
     return 0;
 }
 
@@ -135,10 +146,10 @@ static bool is_chosen(const struct nbd_contexts *contexts, uint32_t context)
 void nbd_co_block_status(struct nbd_request *r)
 {
     const struct nbd_contexts *contexts = &r->conn->contexts;
-    unsigned max_extents = MAX(1u, NBD_MAX_EXTENTS / contexts->count);
+    unsigned max_extents = max_extents_of(r->conn);
     uint32_t all =
         NBD_CONTEXT_BITMAP + (contexts->bitmaps ? (uint32_t)r->conn->export->bitmap_count : 0);
-    int ret = prepare(r, max_extents) ? 0 : -ENOMEM;
+    int ret = prepare(r) ? 0 : -ENOMEM;
 
     for (uint32_t context = 0; context < all && ret == 0; context++) {
         if (is_chosen(contexts, context)) {
