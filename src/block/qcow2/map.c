@@ -322,7 +322,7 @@ int co_qcow2_l2_slice(struct block_node *node, uint64_t offset, bool make,
     if (ret == 0 && make && offset >> (s->cluster_bits + s->l2_bits) >= s->l1_size) {
         return -EIO;
     }
-    if (ret == 0 && make && !(s->l1[place.l1_index] & QCOW2_COPIED)) {
+    if (ret == 0 && make && !(place.table && s->l1[place.l1_index] & QCOW2_COPIED)) {
         ret = co_make_table(node, &place);
         if (ret == 0) {
             ret = find_place(node, s->l1, s->l1_size, offset, &place);
