@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Compressed clusters: qemu-img's read here, ours read by qemu-img, and hostile ones. */
+#include "qkit.h"
 #include "tools.h"
 
 #include <errno.h>
@@ -168,6 +169,35 @@ static void test_replaced(void **state)
     assert_true(kit_file_size("ours.qcow2") < 512 * KiB); /* places were used again */
 }
 
+/* Two loops read and write what is compressed, in small pieces and large ones. */
+static void test_load(void **state)
+{
+    static const char *const options[] = {"cluster_size=65536", "cluster_size=4096",
+                                          "cluster_size=65536,compression_type=zstd"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
+        autofree char *all = xasprintf("size=%llu,%s", (unsigned long long)SIZE, options[i]);
+        autofree uint8_t *data = make_data();
+
+        tools_create("ours.qcow2", all);
+        struct block_backend *be = open_ours(true);
+        write_compressed(be, data, 0, SIZE, 256 * KiB);
+        struct qkit_load load = {
+            .be = be,
+            .expected = data,
+            .size = SIZE,
+            .cluster_size = 65536,
+            .workers = 4,
+            .requests = 60 * qkit_scale(),
+            .max_length = 20000,
+            .seed = i + 1,
+        };
+        qkit_run_load(&load);
+        kit_close();
+        check_image(data);
+    }
+}
+
 static void test_refused(void **state)
 {
     uint8_t data[65536] = {0};
@@ -308,6 +338,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_read, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_write, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_replaced, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(test_load, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_refused, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_hostile, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_wrong_size, kit_setup, kit_teardown),
