@@ -44,7 +44,8 @@ typedef uint32_t soft_avx_fn(void *result, const void *a, const void *b, const v
 #define AVX_TO_MEMORY  0xc000u
 
 /* ---- op_avx.c ---- */
-soft_op_fn soft_avx_rr, soft_avx_rr_float, soft_avx_rm, soft_avx_rm_float, soft_avx_any;
+soft_op_fn soft_avx_rr, soft_avx_rr_float, soft_avx_rm, soft_avx_rm_float, soft_avx_any,
+    soft_avx_unchecked;
 /* Moves of whole registers. op->aux: the alignment less one, else #GP(0). */
 soft_op_fn soft_avx_move16, soft_avx_move32, soft_avx_load16, soft_avx_load32, soft_avx_store16,
     soft_avx_store32;

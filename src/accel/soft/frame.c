@@ -106,7 +106,9 @@ uint16_t soft_stack_selector(struct soft_cpu *cpu, int64_t offset, unsigned widt
     uint64_t at = (cpu->gpr[X86_RSP] + (uint64_t)offset) & soft_stack_mask(cpu);
 
     soft_segment_linear(cpu, X86_SS, at, width, SOFT_READ);
-    return (uint16_t)soft_stack_read(cpu, offset, sizeof(uint16_t));
+    /* The other bytes of the item are read by AMD's processors, and by Intel's not. */
+    return (uint16_t)soft_stack_read(cpu, offset,
+                                     cpu->features->is_intel ? sizeof(uint16_t) : width);
 }
 
 uint64_t soft_stack_pointer(const struct soft_cpu *cpu, const struct x86_segment *cs,

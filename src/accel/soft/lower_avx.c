@@ -148,6 +148,21 @@ static bool is_64_bit(const struct soft_lower *l)
                          : soft_operand(l, l->insn->operand_count_visible - 1u)->size == 64;
 }
 
+static bool checks_no_alignment(const struct soft_lower *l)
+{
+    return l->features->is_intel && l->has_memory &&
+           (l->insn->mnemonic == ZYDIS_MNEMONIC_VCVTPH2PS ||
+            l->insn->mnemonic == ZYDIS_MNEMONIC_VCVTPS2PH);
+}
+
+/* VPINSRQ, VPEXTRQ outside of 64-bit mode: the doubleword forms on Intel's processors, nothing on AMD's. */
+static bool is_refused(const struct soft_lower *l)
+{
+    return !l->features->is_intel && !(l->mode & SOFT_MODE_CODE64) && l->insn->raw.vex.W &&
+           (l->insn->mnemonic == ZYDIS_MNEMONIC_VPINSRD ||
+            l->insn->mnemonic == ZYDIS_MNEMONIC_VPEXTRD);
+}
+
 /* arg: a struct avx_insn. Zydis has refused what is not there in 256 or in 128 bits; of scalar
  * instructions VEX.L is ignored. */
 static void lower_avx(struct soft_lower *l, uintptr_t arg)
@@ -157,6 +172,10 @@ static void lower_avx(struct soft_lower *l, uintptr_t arg)
     int imm;
 
     if (!soft_avx_is_available(l)) {
+        return;
+    }
+    if (is_refused(l)) {
+        soft_lower_raise(l, EXC_UD);
         return;
     }
     imm = lower_operands(l, insn->tests);
@@ -174,6 +193,9 @@ static void lower_avx(struct soft_lower *l, uintptr_t arg)
         l->op->aux |= AVX_FLOAT;
     }
     l->op->fn = handler(l, insn->is_float);
+    if (checks_no_alignment(l)) {
+        l->op->fn = soft_avx_unchecked;
+    }
 }
 
 /* arg: a struct avx_move. */

@@ -56,10 +56,11 @@ static __attribute__((noinline)) void any(struct soft_cpu *cpu, const struct sof
     }
     if (to == AVX_TO_MEMORY) {
         linear = soft_linear(cpu, op, size, SOFT_WRITE);
-        if (cpu->simd_unmasked && op->aux & AVX_FLOAT) {
+        if (cpu->simd_unmasked && op->aux & AVX_FLOAT && cpu->features->is_intel) {
             uint32_t mxcsr = soft_get_mxcsr(cpu);
 
-            compute(cpu, op, &result, b); /* #XM comes before faults of the store */
+            compute(cpu, op, &result,
+                    b); /* #XM comes before faults of the store, except on AMD's */
             soft_set_mxcsr(cpu, mxcsr);
         }
         /* A fault comes before flags of MXCSR. */
@@ -87,6 +88,18 @@ static __attribute__((noinline)) void any(struct soft_cpu *cpu, const struct sof
 const struct soft_op *soft_avx_any(struct soft_cpu *cpu, const struct soft_op *op)
 {
     any(cpu, op);
+    SOFT_NEXT(cpu, op);
+}
+
+/* Instructions of exception type 11 that do not report #AC (SDM volume 2, VCVTPH2PS, VCVTPS2PH). A fault
+ * ends in another privilege or mode, where the check is decided anew. */
+const struct soft_op *soft_avx_unchecked(struct soft_cpu *cpu, const struct soft_op *op)
+{
+    bool check_alignment = cpu->tlb->check_alignment;
+
+    cpu->tlb->check_alignment = false;
+    any(cpu, op);
+    cpu->tlb->check_alignment = check_alignment;
     SOFT_NEXT(cpu, op);
 }
 

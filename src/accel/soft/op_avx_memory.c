@@ -138,11 +138,11 @@ static void gather(struct soft_cpu *cpu, const struct soft_op *op)
     bool is_256 = count * (op->aux & GATHER_INDEX_64 ? 8 : size) == 32;
 
     /* The mask's signs fill its elements first, also those that have no part. Nothing of that is taken
-     * back by a fault. */
-    for (unsigned i = 0; i < (is_256 ? 32 : 16) / size; i++) {
+     * back by a fault. AMD's processors clear elements one by one only. */
+    for (unsigned i = 0; cpu->features->is_intel && i < (is_256 ? 32 : 16) / size; i++) {
         memset(mask->b + size * i, is_selected(mask, size, i) ? 0xff : 0, size);
     }
-    if (!is_256) {
+    if (cpu->features->is_intel && !is_256) {
         memset(mask->b + 16, 0, 16);
     }
     /* SDM volume 2, exception type 12 has no #AC. A fault ends in another privilege or mode, where the
@@ -161,7 +161,7 @@ static void gather(struct soft_cpu *cpu, const struct soft_op *op)
             } else {
                 dst->q[i] = soft_load64(cpu, op, linear);
             }
-            if (!is_256) {
+            if (!is_256 && cpu->features->is_intel) {
                 memset(dst->b + 16, 0, 16); /* as by any write of a VEX.128 form */
             }
         }

@@ -179,6 +179,13 @@ SOFT_HANDLER(nop)
 /* Hints, too: their memory operand is not accessed. */
 void soft_lower_nop(struct soft_lower *l, uintptr_t arg)
 {
+    bool is_prefetch = l->insn->opcode_map == ZYDIS_OPCODE_MAP_0F && l->insn->opcode == 0x0d;
+
+    /* PREFETCHW of a register: nothing on Intel's processors, refused by AMD's (APM volume 3). */
+    if (is_prefetch && !l->has_memory && !l->features->is_intel) {
+        soft_lower_raise(l, EXC_UD);
+        return;
+    }
     l->op->fn = nop;
 }
 

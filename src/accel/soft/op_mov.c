@@ -126,6 +126,7 @@ EXTEND_HANDLERS(movsx, int, 8, 64)
 EXTEND_HANDLERS(movsx, int, 16, 32)
 EXTEND_HANDLERS(movsx, int, 16, 64)
 EXTEND_HANDLERS(movsx, int, 32, 64)
+EXTEND_HANDLERS(movsx, int, 32, 16)
 
 struct extend_forms {
     soft_op_fn *rr, *rm[KIND_COUNT];
@@ -142,7 +143,9 @@ static const struct extend_forms movzx_forms[SIZE_COUNT][SIZE_COUNT] = {
     [SIZE64] = {[SIZE8] = EXTEND_FORMS(movzx8_64), [SIZE16] = EXTEND_FORMS(movzx16_64)},
 };
 static const struct extend_forms movsx_forms[SIZE_COUNT][SIZE_COUNT] = {
-    [SIZE16] = {[SIZE8] = EXTEND_FORMS(movsx8_16), [SIZE16] = EXTEND_FORMS(movzx16_16)},
+    [SIZE16] = {[SIZE8] = EXTEND_FORMS(movsx8_16),
+                [SIZE16] = EXTEND_FORMS(movzx16_16),
+                [SIZE32] = EXTEND_FORMS(movsx32_16)},
     [SIZE32] = {[SIZE8] = EXTEND_FORMS(movsx8_32),
                 [SIZE16] = EXTEND_FORMS(movsx16_32),
                 [SIZE32] = {mov32_rr, SOFT_KINDS(mov32_rm)}},
@@ -156,12 +159,13 @@ void soft_lower_extend(struct soft_lower *l, uintptr_t arg)
 {
     const ZydisDecodedOperand *to = soft_operand(l, 0), *from = soft_operand(l, 1);
     unsigned to_size = soft_size_index(to->size), from_size = soft_size_index(from->size);
-    /* MOVSXD r16: r/m16 or r/m32, of which the low half counts. */
-    const struct extend_forms *forms = to_size == SIZE16 && from_size == SIZE32
-                                           ? &movzx_forms[SIZE16][SIZE16]
-                                       : arg ? &movsx_forms[to_size][from_size]
-                                             : &movzx_forms[to_size][from_size];
+    const struct extend_forms *forms =
+        arg ? &movsx_forms[to_size][from_size] : &movzx_forms[to_size][from_size];
 
+    /* MOVSXD r16: r/m32 on AMD's processors, of which the low half counts, r/m16 on Intel's. */
+    if (to_size == SIZE16 && from_size == SIZE32 && l->features->is_intel) {
+        forms = &movsx_forms[SIZE16][SIZE16];
+    }
     l->op->dst = soft_operand_reg(l, 0);
     if (soft_is_memory(from)) {
         l->op->fn = forms->rm[soft_address_kind(l)];

@@ -432,6 +432,9 @@ static inline bool compare_run(struct soft_cpu *cpu, const struct soft_op *op, b
         }
         count -= compared;
         string_set(cpu, X86_RCX, count, mask);
+        if (!cpu->features->is_intel) { /* what a fault finds is of the last iteration there */
+            cpu->status = status;
+        }
         if ((pairs.a == pairs.b) == pairs.until) {
             break;
         }

@@ -164,8 +164,10 @@ void soft_sysexit(struct soft_cpu *cpu, const struct soft_op *op)
     uint64_t ip = cpu->gpr[X86_RDX], sp = cpu->gpr[X86_RCX];
     struct x86_segment cs, ss;
 
+    if (!soft_is_real(cpu)) {
+        soft_require_cpl0(cpu);
+    }
     check_sysenter(cpu);
-    soft_require_cpl0(cpu);
     if (to_64 && (!soft_is_canonical(cpu, ip) || !soft_is_canonical(cpu, sp))) {
         soft_raise(cpu, EXC_GP, 0);
     }

@@ -255,11 +255,7 @@ struct x86_segment soft_null_segment(const struct soft_cpu *cpu, enum x86_segmen
     if (reg == X86_SS) {
         return soft_null_stack(cpu->cpl);
     }
-    /* AMD's processors leave base and limit as they were (APM volume 2, 4.5.3). */
-    if (!cpu->features->is_intel && soft_is_long(cpu)) {
-        s.base = cpu->seg[reg].base;
-        s.limit = cpu->seg[reg].limit;
-    }
+    /* Base and limit are cleared, on AMD's processors since CPUID's NullSelectClearsBase, too. */
     return s;
 }
 

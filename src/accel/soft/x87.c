@@ -114,6 +114,11 @@ void soft_x87_generic(struct soft_cpu *cpu, const struct soft_op *op)
         linear = soft_linear(cpu, op, op->dst, stores ? SOFT_WRITE : SOFT_READ);
         if (!stores) {
             soft_load_bytes(cpu, op, linear, operand, op->dst);
+        } else if (!cpu->features->is_intel && !soft_write_pointer(cpu, linear, op->dst)) {
+            /* AMD's processors look at the memory even if an unmasked exception then keeps the store
+             * from being done. */
+            soft_sync(cpu, op);
+            soft_probe_write(cpu, linear, op->dst);
         }
     }
     x87_to_image(cpu, &image);

@@ -211,6 +211,13 @@ static void add_x87_part(struct area_parts *parts)
     add_part(parts, AREA_ST, AREA_XMM);
 }
 
+static void probe(struct soft_cpu *cpu, uint64_t linear, unsigned size)
+{
+    if (!soft_write_pointer(cpu, linear, size)) {
+        soft_probe_write(cpu, linear, size);
+    }
+}
+
 /* Faults before the first byte is written. */
 static void area_store(struct soft_cpu *cpu, const struct soft_op *op, uint64_t linear,
                        const uint8_t *area, const struct area_parts *parts)
@@ -225,8 +232,8 @@ static void area_store(struct soft_cpu *cpu, const struct soft_op *op, uint64_t 
 
                 if (pass) {
                     soft_store_bytes(cpu, op, at, area + i, size);
-                } else if (!soft_write_pointer(cpu, at, size)) {
-                    soft_probe_write(cpu, at, size);
+                } else {
+                    probe(cpu, at, size);
                 }
             }
         }
@@ -250,6 +257,10 @@ static void soft_fxsave(struct soft_cpu *cpu, const struct soft_op *op)
         put_xmm(cpu, area, vector_count(cpu));
         add_part(&parts, AREA_MXCSR, AREA_ST);
         add_part(&parts, AREA_XMM, AREA_XMM + 16 * vector_count(cpu));
+    }
+    /* What is left for software must be writable, too. */
+    for (unsigned i = AREA_FXSAVE_SIZE; i < AREA_HEADER; i += 32) {
+        probe(cpu, area_at(cpu, linear, i), 32);
     }
     area_store(cpu, op, linear, area, &parts);
 }

@@ -247,6 +247,14 @@ void host_run_cleanup(void)
     munmap(at(STACK_AT), 2 * PAGE);
 }
 
+bool host_is_intel(void)
+{
+    unsigned eax, ebx, ecx, edx;
+
+    __cpuid(0, eax, ebx, ecx, edx);
+    return ebx == signature_INTEL_ebx;
+}
+
 void host_run(const struct run_input *input, struct run_output *output, unsigned count)
 {
     const struct itimerval limit = {.it_interval = {.tv_usec = 200000},

@@ -16,6 +16,9 @@
 bool host_run_init(void);
 /* Takes the next signals back to how they were. */
 void host_run_cleanup(void);
+/* Else it is AMD's, or follows AMD's. Where the two differ, the soft CPU does as the vendor of its CPU
+ * model, which is the host's here; what the soft CPU does not follow is an exception in compare.c. */
+bool host_is_intel(void);
 void host_run(const struct run_input *input, struct run_output *output, unsigned count);
 
 #endif

@@ -52,6 +52,7 @@ static struct {
 static struct {
     unsigned next;      /* index of the encoding that comes or is being run */
     unsigned long runs; /* inputs */
+    unsigned long once; /* of them: differences that the host did not show a second time */
     bool ready, features_ok;
     uint8_t *verdict;  /* of each encoding */
     uint8_t *shown;    /* of each form: failures in the report */
@@ -136,6 +137,14 @@ static enum verdict run_form(const struct form *form)
         if (ok) {
             continue;
         }
+        if (!form->expects_undefined) {
+            /* Was it the host's kernel, which had the thread wait? */
+            host_run(&inputs[i], &host[i], 1);
+            if (compare_outputs(form, &host[i], &soft[i], options.strict, NULL)) {
+                shared->once++;
+                continue;
+            }
+        }
         verdict = FAILED;
         if (show(form->number)) {
             report_input(form, i);
@@ -161,12 +170,20 @@ static bool is_mpx(const struct form *form)
     return false;
 }
 
+/* AVX-512's mask instructions (VEX.0F 41 to 4B) with registers beyond k7: AMD's processors ignore the
+ * number's highest bit. */
+static bool is_high_mask(const struct form *form)
+{
+    return !host_is_intel() && form->bytes[0] == 0xc4 && (form->bytes[1] & 0x1f) == 1 &&
+           form->bytes[3] >= 0x41 && form->bytes[3] <= 0x4b;
+}
+
 /* What the decoder refuses must be #UD on both. */
 static void run_refused(const struct form *form)
 {
     struct form_decoded none = {0};
 
-    if (is_mpx(form)) {
+    if (is_mpx(form) || is_high_mask(form)) {
         return;
     }
     input_make(form, &none, 0, &inputs[0]);
@@ -484,11 +501,12 @@ int main(int argc, char **argv)
     print_exclusions(stdout);
     print_counts(stdout);
     printf("forms covered %u of %u decoded: %u agree with the host, %u raise #UD as they should, "
-           "%u excluded, %u failed; %u encodings, %lu inputs; %u of %u refused encodings differ; "
+           "%u excluded, %u failed; %u encodings, %lu inputs (%lu run again); %u of %u refused "
+           "encodings differ; "
            "%ld s\n",
            all.passed + all.undefined + all.failed, all.decoded, all.passed, all.undefined,
-           all.excluded, all.failed, forms.count, shared->runs, refused, forms.refused_count,
-           (long)(end.tv_sec - begin.tv_sec));
+           all.excluded, all.failed, forms.count, shared->runs, shared->once, refused,
+           forms.refused_count, (long)(end.tv_sec - begin.tv_sec));
     if (!options.report_path && (all.failed || refused)) {
         for (unsigned f = 0; f < FAMILIES; f++) {
             print_details(stdout, f);

@@ -5,6 +5,7 @@
 
 #include "base/bytes.h"
 #include "base/range.h"
+#include "host_run.h"
 
 uint64_t value_integer(struct random *r)
 {
@@ -229,7 +230,9 @@ void value_area(struct random *r, uint8_t area[AREA_SIZE])
     store_le16(area + AREA_FSW, status);
     area[AREA_FTW] =
         random_below(r, 6) ? tags[random_below(r, sizeof(tags))] : (uint8_t)random_next(r);
-    store_le64(area + AREA_FIP, random_next(r) & 0xffffffff);
+    /* AMD's processors load and store pointers only beside a pending exception (APM volume 2, 11.4.4). */
+    uint64_t ip = random_next(r) & 0xffffffff;
+    store_le64(area + AREA_FIP, host_is_intel() ? ip : 0);
     if (random_below(r, 2)) {
         mxcsr |= (uint32_t)(random_next(r) & 0xe040);
     }
