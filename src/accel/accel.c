@@ -297,3 +297,39 @@ bool accel_has_irqfd(void)
 {
     return current && current->has_irqfd;
 }
+
+/* ---- A20, SMI ------------------------------------------------------------------------------- */
+
+void accel_set_a20(bool open)
+{
+    struct accel *accel = current;
+
+    if (accel && accel->ops->set_a20 && accel->a20_closed == open) {
+        accel->a20_closed = !open;
+        accel->ops->set_a20(accel, open);
+    }
+}
+
+bool accel_a20(void)
+{
+    return !current || !current->a20_closed;
+}
+
+void accel_raise_smi(void)
+{
+    struct vcpu *vcpu = vcpu_current() ? vcpu_current() : vcpu_get(0);
+
+    if (!vcpu || !accel_has_smm()) {
+        return;
+    }
+    if (vcpu == vcpu_current()) {
+        vcpu->accel->ops->vcpu_inject_smi(vcpu);
+    } else {
+        vcpu_request(vcpu, VCPU_REQUEST_SMI);
+    }
+}
+
+bool accel_has_smm(void)
+{
+    return current && current->has_smm;
+}

@@ -86,6 +86,11 @@ struct accel_ops {
     void (*vcpu_inject)(struct vcpu *vcpu, uint8_t vector);
     void (*vcpu_request_window)(struct vcpu *vcpu, bool on);
     void (*vcpu_inject_nmi)(struct vcpu *vcpu);
+    /* An SMI, where accel.has_smm. True: it is taken at the next entry, even if the vCPU is halted. */
+    bool (*vcpu_inject_smi)(struct vcpu *vcpu);
+
+    /* The A20 gate, where the engine can mask address bit 20, else NULL. Machine lock held. */
+    void (*set_a20)(struct accel *accel, bool open);
 
     /* ---- interrupts; any thread ---- */
     void (*irq_set)(struct accel *accel, unsigned gsi, int level);
@@ -119,11 +124,14 @@ struct accel {
     const struct accel_ops *ops;
     enum irqchip_mode irqchip;
     bool has_ioeventfd, has_irqfd;
+    bool has_smm; /* system management mode, with memory of its own (address_space_smm) */
     /* set before vCPUs run; called with the machine lock held */
     int (*extint_ack)(void *opaque); /* PIC: vector, the INTA cycle */
     void *extint_opaque;
     void (*eoi_broadcast)(void *opaque, uint8_t vector); /* IOAPIC: a LAPIC's EOI of a level IRQ */
     void *eoi_opaque;
+    /* machine lock */
+    bool a20_closed;
 };
 
 extern const struct accel_ops *const accel_engines[]; /* NULL-terminated, in order of default */
@@ -144,5 +152,13 @@ void accel_msi_send(const struct msi_message *msg);
 /* Level of the PIC's INT output, for vCPU 0 (irqchip split and off). */
 void accel_set_extint(int level);
 bool accel_has_irqfd(void);
+/* The A20 gate opens or closes: physical addresses lose bit 20 where the engine can do that. KVM
+ * cannot, and its guests find the gate always open. Machine lock held. */
+void accel_set_a20(bool open);
+bool accel_a20(void); /* as the guest finds it */
+/* The chipset's SMI# for the vCPU whose access this is part of, or for the first one: a vCPU takes it
+ * before its next instruction. Only where accel_has_smm(). Machine lock held. */
+void accel_raise_smi(void);
+bool accel_has_smm(void);
 
 #endif

@@ -55,6 +55,7 @@ struct vcpu_exit {
             uint64_t address;
             uint32_t length; /* 1 to 8 */
             bool is_write;
+            bool is_smm; /* by a CPU in system management mode: to address_space_smm */
         } mmio;
         struct {
             enum vcpu_system_event event;
@@ -99,6 +100,7 @@ enum vcpu_request {
     VCPU_REQUEST_SIPI = 1 << 5,
     VCPU_REQUEST_EXTINT = 1 << 6, /* the PIC's output is high (vCPU 0) */
     VCPU_REQUEST_APIC = 1 << 7,   /* the LAPIC's mailbox has something */
+    VCPU_REQUEST_SMI = 1 << 8,
 };
 
 struct vcpu {

@@ -55,8 +55,8 @@ static void handle_mmio(const struct vcpu *vcpu)
     const struct vcpu_exit *exit = &vcpu->exit;
 
     TRACE(vcpu_mmio, vcpu->index, exit->mmio.address, exit->mmio.length, exit->mmio.is_write);
-    address_space_rw(address_space_memory, exit->mmio.address, exit->mmio.data, exit->mmio.length,
-                     exit->mmio.is_write);
+    address_space_rw(exit->mmio.is_smm ? address_space_smm : address_space_memory,
+                     exit->mmio.address, exit->mmio.data, exit->mmio.length, exit->mmio.is_write);
 }
 
 static bool handle_system_event(struct vcpu *vcpu)

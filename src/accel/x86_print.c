@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "accel/accel.h"
 #include "accel/x86_regs.h"
 #include "accel/x86_state.h"
 #include "base/bytes.h"
@@ -60,8 +61,9 @@ static void print_flags(const struct x86_state *s, FILE *to)
     } else {
         fprintf(to, "EIP=%08" PRIx32 " EFL=%08" PRIx32, (uint32_t)s->rip, (uint32_t)s->rflags);
     }
-    fprintf(to, " [%s] CPL=%u II=%u A20=1 SMM=%u HLT=%u\n", text, cpl,
-            s->events.interrupt_shadow != 0, s->events.smm, s->mp_state == X86_MP_HALTED);
+    fprintf(to, " [%s] CPL=%u II=%u A20=%u SMM=%u HLT=%u\n", text, cpl,
+            s->events.interrupt_shadow != 0, accel_a20(), s->events.smm,
+            s->mp_state == X86_MP_HALTED);
 }
 
 static const char *segment_kind(const struct x86_state *s, uint32_t attributes, char text[16])

@@ -54,7 +54,7 @@ static bool i440fx_realize(struct device *dev, struct error **errp)
     struct pci_device *pci = pci_device(dev);
     struct pci_host *host = pci_host_of(pci->bus);
 
-    pam_init(&((struct i440fx *)pci)->pam, host->memory, host->ram, host->pci_memory);
+    pam_init(&((struct i440fx *)pci)->pam, host->memory, host->ram, host->pci_memory, host->smm);
     for (unsigned i = 0; i < PAM_REGISTERS; i++) {
         pci->writable[I440FX_PAM + i] = i ? 0x33 : 0x30;
     }
@@ -138,6 +138,7 @@ struct pci_device *i440fx_new(const struct i440fx_config *config, struct pci_bus
     host->io = config->io;
     host->ram = config->ram;
     host->pci_memory = config->pci_memory;
+    host->smm = config->smm;
     if (!device_realize(&host->dev, system_bus(), errp)) {
         device_free(&host->dev);
         return NULL;

@@ -22,6 +22,7 @@ struct i440fx_config {
     struct mem_region *ram;        /* offset is guest address, at least the first MiB */
     struct mem_region *pci_memory; /* all memory that PCI sees; the firmware's copy below 1 MiB is
                                       in here, so that PAM can choose between it and RAM */
+    struct mem_region *smm;        /* as in struct pam */
 };
 
 /* PCI lines of the bus go to piix3_set_irq() once PIIX3 is there. Stored in *bus: the root bus;

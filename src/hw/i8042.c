@@ -190,9 +190,7 @@ static uint8_t read_output_port(const struct i8042 *s)
 
 static void write_output_port(struct i8042 *s, uint8_t value)
 {
-    if ((value ^ s->output_port) & OUT_A20) {
-        irq_set(&s->dev.gpio_out[0], (value & OUT_A20) != 0);
-    }
+    irq_set(&s->dev.gpio_out[0], (value & OUT_A20) != 0);
     s->output_port = (value & OUT_A20) | OUT_RUN;
     if (!(value & OUT_RUN)) {
         system_reset_request(SYSTEM_CAUSE_GUEST_RESET);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "hw/ich9.h"
 
+#include "accel/accel.h"
 #include "base/bytes.h"
 #include "base/range.h"
 #include "device/vmstate.h"
@@ -20,9 +21,13 @@
 #define ACPI_CNTL_ENABLE 0x80
 #define ACPI_CNTL_SCI    0x07
 #define GEN_PMCON_1      0xa0
+#define PMCON_SMI_LOCK   0x0010
 #define PM_SMI_EN        0x30
 #define PM_SMI_STS       0x34
-#define SMI_EN_APMC      0x20
+#define SMI_EN_GLOBAL    0x01u
+#define SMI_EN_EOS       0x02u /* reads as set: SMI# may be asserted */
+#define SMI_EN_APMC      0x20u
+#define SMI_STS_APM      0x20u
 
 #define RCBA_MASK     0xffffc000u
 #define RCBA_ENABLE   1u
@@ -44,13 +49,14 @@ struct ich9_lpc {
     /* constant after realize */
     struct gsi_state *gsi;
     struct mem_region *memory, *io;
+    bool has_smm;
     struct isa_bus isa;
     /* machine state */
     struct acpi_pm pm;
     struct mem_region pm_block, smi_registers; /* at PMBASE, and in it */
     struct mem_region rcba;
     struct reset_control reset_control;
-    uint32_t smi_enable;
+    uint32_t smi_enable, smi_status;
     uint16_t route[INTERNAL_SLOTS]; /* DnnIR of slots 25 to 31 */
     uint8_t pirq_level;             /* bit per PIRQ */
     uint32_t gsi_level;             /* wires that PIRQs hold high */
@@ -142,21 +148,35 @@ static void update_sci_route(struct ich9_lpc *d)
 
 /* ---- PM block ------------------------------------------------------------------------------- */
 
-/* Without SMM no SMI is ever sent; APMC_EN reads as set, which firmware takes for "already set
- * up". */
+/* SMI_EN and SMI_STS (ICH9 13.8.3.9 and 13.8.3.10). Without SMM no SMI is ever sent; APMC_EN reads as set,
+ * which firmware takes for "already set up". */
 static uint64_t smi_read(void *opaque, uint64_t offset, unsigned size)
 {
     const struct ich9_lpc *d = opaque;
 
-    return offset == 0 ? d->smi_enable : 0;
+    return offset == 0 ? d->smi_enable | (d->has_smm ? SMI_EN_EOS : 0) : d->smi_status;
 }
 
 static void smi_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
 {
     struct ich9_lpc *d = opaque;
+    bool is_locked = load_le16(&d->pci.config[GEN_PMCON_1]) & PMCON_SMI_LOCK;
+    uint32_t keep = is_locked ? SMI_EN_GLOBAL : 0;
 
     if (offset == 0) {
-        d->smi_enable = (uint32_t)value;
+        d->smi_enable = ((uint32_t)value & ~keep) | (d->smi_enable & keep);
+    } else {
+        d->smi_status &= ~(uint32_t)value; /* ones clear */
+    }
+}
+
+static void smi_command(void *opaque)
+{
+    struct ich9_lpc *d = opaque;
+
+    if (d->has_smm && d->smi_enable & SMI_EN_APMC && d->smi_enable & SMI_EN_GLOBAL) {
+        d->smi_status |= SMI_STS_APM;
+        accel_raise_smi();
     }
 }
 
@@ -234,6 +254,14 @@ static void update_rcba(struct ich9_lpc *d)
 
 /* ---- function 0:1f.0 ------------------------------------------------------------------------ */
 
+/* SMI_LOCK stays set until RESET. */
+static void lock_smi(struct ich9_lpc *d)
+{
+    uint16_t locked = load_le16(&d->pci.config[GEN_PMCON_1]) & PMCON_SMI_LOCK;
+
+    store_le16(&d->pci.writable[GEN_PMCON_1], (uint16_t)~locked);
+}
+
 static void config_written(struct pci_device *pci, uint32_t offset, unsigned size)
 {
     struct ich9_lpc *d = (struct ich9_lpc *)pci;
@@ -247,6 +275,9 @@ static void config_written(struct pci_device *pci, uint32_t offset, unsigned siz
     }
     if (range_overlaps(offset, size, ICH9_RCBA, 4)) {
         update_rcba(d);
+    }
+    if (range_overlaps(offset, size, GEN_PMCON_1, 2)) {
+        lock_smi(d);
     }
 }
 
@@ -271,6 +302,7 @@ static bool lpc_realize(struct device *dev, struct error **errp)
     struct pci_irq_router router = {map_irq, set_irq, d};
     struct acpi_pm_config config = {
         .set_sci = set_sci,
+        .smi_command = smi_command,
         .opaque = d,
         .io = host->io,
         .enable_command = ICH9_ACPI_ENABLE,
@@ -335,7 +367,9 @@ static void lpc_reset(struct device *dev)
     for (unsigned i = 0; i < INTERNAL_SLOTS; i++) {
         d->route[i] = IR_RESET;
     }
-    d->smi_enable = SMI_EN_APMC;
+    d->smi_enable = d->has_smm ? 0 : SMI_EN_APMC;
+    d->smi_status = 0;
+    store_le16(&d->pci.writable[GEN_PMCON_1], 0xffff);
     d->reset_control.value = 0;
     acpi_pm_reset(&d->pm);
     update_sci_route(d);
@@ -357,6 +391,7 @@ static bool lpc_post_load(void *device, unsigned version)
     for (unsigned i = 0; i < INTERNAL_SLOTS; i++) {
         d->route[i] &= IR_MASK;
     }
+    lock_smi(d);
     mem_transaction_begin();
     update_pm_base(d);
     update_rcba(d);
@@ -369,6 +404,7 @@ static const struct vmstate_field lpc_fields[] = {
     VMSTATE_SUB(struct ich9_lpc, pm, acpi_pm_vmstate, 1),
     VMSTATE_UINT(struct ich9_lpc, reset_control.value),
     VMSTATE_UINT(struct ich9_lpc, smi_enable),
+    VMSTATE_UINT(struct ich9_lpc, smi_status),
     VMSTATE_ARRAY(struct ich9_lpc, route),
     VMSTATE_UINT(struct ich9_lpc, pirq_level),
     VMSTATE_UINT(struct ich9_lpc, gsi_level),
@@ -410,12 +446,13 @@ const struct device_type ich9_lpc_type = {
 };
 
 struct pci_device *ich9_lpc_new(struct pci_bus *bus, struct mem_region *memory,
-                                struct gsi_state *gsi, struct error **errp)
+                                struct gsi_state *gsi, bool has_smm, struct error **errp)
 {
     struct ich9_lpc *d = (struct ich9_lpc *)device_new(&ich9_lpc_type);
 
     d->gsi = gsi;
     d->memory = memory;
+    d->has_smm = has_smm;
     d->pci.addr = PCI_DEVFN(31, 0);
     d->pci.multifunction = true;
     if (!device_realize(&d->pci.dev, &bus->bus, errp)) {

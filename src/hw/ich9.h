@@ -28,7 +28,7 @@ extern const struct device_type ich9_lpc_type; /* "ICH9-LPC" */
 
 /* At 0:1f.0, multifunction; takes over the lines of the bus. memory: where RCBA is mapped. */
 struct pci_device *ich9_lpc_new(struct pci_bus *bus, struct mem_region *memory,
-                                struct gsi_state *gsi, struct error **errp);
+                                struct gsi_state *gsi, bool has_smm, struct error **errp);
 struct bus *ich9_isa_bus(struct pci_device *lpc);
 
 /* PIRQ 0..7 of pin 0..3 of a slot after reset, for _PRT. */

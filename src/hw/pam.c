@@ -122,16 +122,22 @@ uint8_t pam_update_smram(struct pam *pam, uint8_t old, uint8_t value)
     if (value & PAM_SMRAM_LOCK) {
         value &= (uint8_t)~PAM_SMRAM_OPEN;
     }
+    mem_transaction_begin();
     mem_region_set_enabled(&pam->smram.container, !(value & PAM_SMRAM_OPEN));
+    if (pam->smm) {
+        mem_region_set_enabled(&pam->smram_ram, value & PAM_SMRAM_ENABLE);
+    }
+    mem_transaction_commit();
     return value | PAM_SMRAM_BASE;
 }
 
 /* ---- life ----------------------------------------------------------------------------------- */
 
 void pam_init(struct pam *pam, struct mem_region *memory, struct mem_region *ram,
-              struct mem_region *pci_memory)
+              struct mem_region *pci_memory, struct mem_region *smm)
 {
     pam->memory = memory;
+    pam->smm = smm;
     pam->ram_space = address_space_new("pam-ram", ram);
     pam->pci_space = address_space_new("pam-pci", pci_memory);
     mem_transaction_begin();
@@ -151,6 +157,11 @@ void pam_init(struct pam *pam, struct mem_region *memory, struct mem_region *ram
         mem_region_add_overlap(memory, address, &segment->write_only, PRIORITY);
     }
     window_init(&pam->smram, "smram-region", pam, pci_memory, SMRAM_ADDRESS, SMRAM_SIZE);
+    if (smm) {
+        mem_region_init_alias(&pam->smram_ram, "smram-low", ram, SMRAM_ADDRESS, SMRAM_SIZE);
+        mem_region_set_enabled(&pam->smram_ram, false);
+        mem_region_add(smm, SMRAM_ADDRESS, &pam->smram_ram);
+    }
     mem_transaction_commit();
 }
 
@@ -163,6 +174,9 @@ void pam_destroy(struct pam *pam)
         mem_region_remove(pam->memory, &pam->segment[i].write_only);
     }
     window_remove(&pam->smram, pam);
+    if (pam->smm) {
+        mem_region_remove(pam->smm, &pam->smram_ram);
+    }
     mem_transaction_commit();
     for (unsigned i = 0; i < PAM_SEGMENTS; i++) {
         window_destroy(&pam->segment[i].pci);
@@ -170,6 +184,9 @@ void pam_destroy(struct pam *pam)
         mem_region_destroy(&pam->segment[i].write_only);
     }
     window_destroy(&pam->smram);
+    if (pam->smm) {
+        mem_region_destroy(&pam->smram_ram);
+    }
     address_space_free(pam->ram_space);
     address_space_free(pam->pci_space);
 }

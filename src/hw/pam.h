@@ -45,15 +45,18 @@ struct pam_segment {
 struct pam {
     /* constant */
     struct mem_region *memory;
+    struct mem_region *smm; /* what is only in SMM, over `memory`; NULL: there is no SMM */
     struct address_space *ram_space, *pci_space; /* of write-only segments */
     /* machine state */
     struct pam_segment segment[PAM_SEGMENTS];
-    struct pam_window smram; /* PCI at 0xa0000 */
+    struct pam_window smram;     /* PCI at 0xa0000 */
+    struct mem_region smram_ram; /* RAM there, in SMM */
 };
 
-/* memory: the root, where the segments are laid over RAM. ram: its offset is the guest address. */
+/* memory: the root, where the segments are laid over RAM. ram: its offset is the guest address. smm: as
+ * in struct pam. */
 void pam_init(struct pam *pam, struct mem_region *memory, struct mem_region *ram,
-              struct mem_region *pci_memory);
+              struct mem_region *pci_memory, struct mem_region *smm);
 void pam_destroy(struct pam *pam);
 /* The seven registers as they are in configuration space. */
 void pam_update(struct pam *pam, const uint8_t registers[PAM_REGISTERS]);

@@ -22,7 +22,7 @@ struct pci_host {
     /* constant after realize */
     struct pci_bus bus;
     struct pci_mechanism1 mechanism1;
-    struct mem_region *memory, *io, *ram, *pci_memory;
+    struct mem_region *memory, *io, *ram, *pci_memory, *smm; /* smm: may be NULL */
     /* machine state, set once */
     struct pci_irq_router router;
 };

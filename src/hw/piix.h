@@ -28,7 +28,8 @@ extern const struct device_type piix4_pm_type; /* "PIIX4_PM" */
 struct pci_device *piix3_new(struct pci_bus *bus, struct gsi_state *gsi, struct error **errp);
 struct bus *piix3_isa_bus(struct pci_device *piix3);
 /* At 0:1.3. GPE0 is at PIIX4_GPE0_BASE always. */
-struct pci_device *piix4_pm_new(struct pci_bus *bus, struct gsi_state *gsi, struct error **errp);
+struct pci_device *piix4_pm_new(struct pci_bus *bus, struct gsi_state *gsi, bool has_smm,
+                                struct error **errp);
 
 /* The line 0..3 (PIRQ A..D) of pin 0..3 of a slot, for _PRT. */
 unsigned piix3_pirq_of(unsigned slot, unsigned pin);

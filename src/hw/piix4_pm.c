@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * PIIX4's function 3 (82371AB, chapter 7): ACPI registers at PMBASE while PMREGMISC says so. It has
- * no SMM, so APMC's enable bit reads as set: firmware takes that as "SMM is already set up".
+ * PIIX4's function 3 (82371AB, chapter 7): ACPI registers at PMBASE while PMREGMISC says so, and the SMI
+ * of APMC writes. In a machine without SMM APMC's enable bit reads as set: firmware takes that as "SMM is
+ * already set up".
  */
+#include "accel/accel.h"
 #include "base/bytes.h"
 #include "base/range.h"
 #include "device/vmstate.h"
@@ -15,15 +17,25 @@
 #define PMBASE_MASK     0xffc0
 #define DEVACTB         0x58
 #define DEVACTB_APMC_EN 0x02 /* of its highest byte */
+#define GLBSTS          0x18
+#define GLBSTS_APM      0x20 /* APM_STS: the SMI came from APMC */
+#define GLBCTL          0x28
+#define GLBCTL_SMI_EN   0x00000001u
+#define GLBCTL_EOS      0x00010000u /* reads as set: SMI# may be asserted */
+#define GLBCTL_KEPT     0x0000ff01u
 
 struct piix4_pm {
     struct pci_device pci;
     /* constant after realize */
     struct gsi_state *gsi;
     struct mem_region *io;
+    bool has_smm;
     /* machine state */
     struct acpi_pm pm;
     struct mem_region registers; /* at PMBASE */
+    struct mem_region global_status, global_control;
+    uint16_t status;
+    uint32_t control;
 };
 
 static void set_sci(void *opaque, int level)
@@ -32,6 +44,54 @@ static void set_sci(void *opaque, int level)
 
     irq_set(&d->gsi->sci[PIIX4_SCI_IRQ], level);
 }
+
+/* ---- SMI: GLBSTS, GLBCTL (82371AB, 7.2) -------------------------------------------------------- */
+
+static void smi_command(void *opaque)
+{
+    struct piix4_pm *d = opaque;
+
+    if (d->has_smm && d->pci.config[DEVACTB + 3] & DEVACTB_APMC_EN && d->control & GLBCTL_SMI_EN) {
+        d->status |= GLBSTS_APM;
+        accel_raise_smi();
+    }
+}
+
+static uint64_t status_read(void *opaque, uint64_t offset, unsigned size)
+{
+    return ((struct piix4_pm *)opaque)->status;
+}
+
+static void status_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+{
+    ((struct piix4_pm *)opaque)->status &= (uint16_t)~value; /* ones clear */
+}
+
+static const struct mem_region_ops status_ops = {
+    .read = status_read,
+    .write = status_write,
+    .valid = {.min = 1, .max = 2},
+    .impl = {.min = 2, .max = 2},
+};
+
+static uint64_t control_read(void *opaque, uint64_t offset, unsigned size)
+{
+    return ((struct piix4_pm *)opaque)->control | GLBCTL_EOS;
+}
+
+static void control_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+{
+    ((struct piix4_pm *)opaque)->control = (uint32_t)value & GLBCTL_KEPT;
+}
+
+static const struct mem_region_ops control_ops = {
+    .read = control_read,
+    .write = control_write,
+    .valid = {.min = 1, .max = 4},
+    .impl = {.min = 4, .max = 4},
+};
+
+/* ---- function 3 -------------------------------------------------------------------------------- */
 
 static void update_base(struct piix4_pm *d)
 {
@@ -56,6 +116,7 @@ static bool piix4_pm_realize(struct device *dev, struct error **errp)
     struct piix4_pm *d = (struct piix4_pm *)dev;
     struct acpi_pm_config config = {
         .set_sci = set_sci,
+        .smi_command = smi_command,
         .opaque = d,
         .io = pci_host_of(d->pci.bus)->io,
         .enable_command = PIIX4_ACPI_ENABLE,
@@ -74,6 +135,10 @@ static bool piix4_pm_realize(struct device *dev, struct error **errp)
     mem_region_init_container(&d->registers, "piix4-pm", PM_SIZE);
     acpi_pm_init(&d->pm, &config);
     acpi_pm_add_registers(&d->pm, &d->registers);
+    mem_region_init_io(&d->global_status, "piix4-glbsts", 2, &status_ops, d);
+    mem_region_init_io(&d->global_control, "piix4-glbctl", 4, &control_ops, d);
+    mem_region_add(&d->registers, GLBSTS, &d->global_status);
+    mem_region_add(&d->registers, GLBCTL, &d->global_control);
     mem_region_set_enabled(&d->registers, false);
     mem_region_add_overlap(d->io, 0, &d->registers, 1);
     mem_region_add(d->io, PIIX4_GPE0_BASE, &d->pm.gpe);
@@ -86,7 +151,11 @@ static void piix4_pm_unrealize(struct device *dev)
 
     mem_region_remove(d->io, &d->registers);
     mem_region_remove(d->io, &d->pm.gpe);
+    mem_region_remove(&d->registers, &d->global_status);
+    mem_region_remove(&d->registers, &d->global_control);
     acpi_pm_destroy(&d->pm, &d->registers);
+    mem_region_destroy(&d->global_status);
+    mem_region_destroy(&d->global_control);
     mem_region_destroy(&d->registers);
 }
 
@@ -97,7 +166,9 @@ static void piix4_pm_reset(struct device *dev)
 
     store_le32(&config[PIIX4_PMBASE], 1); /* bit 0: it is I/O */
     config[PIIX4_PMREGMISC] = 0;
-    store_le32(&config[DEVACTB], (uint32_t)DEVACTB_APMC_EN << 24);
+    store_le32(&config[DEVACTB], d->has_smm ? 0 : (uint32_t)DEVACTB_APMC_EN << 24);
+    d->status = 0;
+    d->control = 0;
     store_le32(&config[PIIX4_SMBUS_BASE], 1);
     update_base(d);
     acpi_pm_reset(&d->pm);
@@ -112,6 +183,8 @@ static bool piix4_pm_post_load(void *device, unsigned version)
 static const struct vmstate_field piix4_pm_fields[] = {
     VMSTATE_SUB(struct piix4_pm, pci, pci_device_vmstate, 1),
     VMSTATE_SUB(struct piix4_pm, pm, acpi_pm_vmstate, 1),
+    VMSTATE_UINT(struct piix4_pm, status),
+    VMSTATE_UINT(struct piix4_pm, control),
     VMSTATE_END,
 };
 
@@ -147,11 +220,13 @@ const struct device_type piix4_pm_type = {
     .vmstate = &piix4_pm_vmstate,
 };
 
-struct pci_device *piix4_pm_new(struct pci_bus *bus, struct gsi_state *gsi, struct error **errp)
+struct pci_device *piix4_pm_new(struct pci_bus *bus, struct gsi_state *gsi, bool has_smm,
+                                struct error **errp)
 {
     struct piix4_pm *d = (struct piix4_pm *)device_new(&piix4_pm_type);
 
     d->gsi = gsi;
+    d->has_smm = has_smm;
     d->pci.addr = PCI_DEVFN(1, 3);
     if (!device_realize(&d->pci.dev, &bus->bus, errp)) {
         device_free(&d->pci.dev);

@@ -224,7 +224,7 @@ static uint64_t smi_read(void *opaque, uint64_t offset, unsigned size)
     return offset == 0 ? pm->smi_command : pm->smi_status;
 }
 
-/* The FADT's commands are for firmware in SMM; there is none, so the chip does what it would. */
+/* The FADT's commands are for firmware in SMM; there may be none, so the chip does what it would. */
 static void smi_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
 {
     struct acpi_pm *pm = opaque;
@@ -238,6 +238,8 @@ static void smi_write(void *opaque, uint64_t offset, uint64_t value, unsigned si
         pm->pm1_control |= CNT_SCI_EN;
     } else if (value == pm->config.disable_command) {
         pm->pm1_control &= (uint16_t)~CNT_SCI_EN;
+    } else if (pm->config.smi_command) {
+        pm->config.smi_command(pm->config.opaque);
     }
     acpi_pm_update(pm);
 }

@@ -6,8 +6,8 @@
  *   base + 4   PM1a control: SCI_EN, SLP_TYP, SLP_EN
  *   base + 8   PM timer: 24 bits at 3.579545 MHz (FADT.TMR_VAL_EXT clear)
  *   GPE0       status and enable bytes
- *   0xb2, 0xb3 SMI command and status: the FADT's enable and disable values move SCI_EN at once,
- *              as there is no SMM
+ *   0xb2, 0xb3 SMI command and status (APM): the FADT's enable and disable values move SCI_EN at once,
+ *              as no SMI handler has to; any other command is the chip's, which may send an SMI
  *
  *   SLP_EN with the S5 type --> system_shutdown_request(GUEST_SHUTDOWN)
  *   power button --> PM1 status PWRBTN --> SCI (if enabled)
@@ -45,6 +45,7 @@
 
 struct acpi_pm_config {
     void (*set_sci)(void *opaque, int level);
+    void (*smi_command)(void *opaque); /* written, and none of the two below; may be NULL */
     void *opaque;
     struct mem_region *io; /* I/O ports: io_root() */
     uint8_t enable_command, disable_command;

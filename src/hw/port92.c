@@ -30,9 +30,7 @@ static void port92_write(void *opaque, uint64_t offset, uint64_t value, unsigned
     struct port92 *s = opaque;
     uint8_t risen = (uint8_t)value & (uint8_t)~s->value;
 
-    if ((value ^ s->value) & BIT_A20) {
-        irq_set(&s->dev.gpio_out[0], (value & BIT_A20) != 0);
-    }
+    irq_set(&s->dev.gpio_out[0], (value & BIT_A20) != 0);
     s->value = value & (BIT_RESET | BIT_A20);
     if (risen & BIT_RESET) {
         system_reset_request(SYSTEM_CAUSE_GUEST_RESET);
@@ -70,7 +68,8 @@ static void port92_unrealize(struct device *dev)
     mem_region_destroy(&s->region);
 }
 
-/* A20 is open after reset, as the keyboard controller's is: they are ORed on a PC. */
+/* A20 is open after reset, as the keyboard controller's is. Of the two, whichever is written last moves
+ * the gate. */
 static void port92_reset(struct device *dev)
 {
     ((struct port92 *)dev)->value = BIT_A20;

@@ -20,6 +20,9 @@
 #define ESMRAMC_SIZE     0x06
 #define ESMRAMC_CACHE    0x38 /* SM_CACHE, SM_L1, SM_L2: always set */
 #define ESMRAMC_H_SMRAME 0x80
+#define LOW_SMRAM        0xa0000
+#define HIGH_SMRAM       0xfeda0000
+#define SMRAM_SIZE       0x20000
 #define ESMRAMC_WRITABLE (ESMRAMC_T_EN | ESMRAMC_SIZE | ESMRAMC_H_SMRAME)
 
 struct mch {
@@ -28,11 +31,15 @@ struct mch {
     uint16_t ext_tseg_mbytes;
     /* constant after realize */
     struct mem_region *memory;
+    struct mem_region *smm; /* as in struct pam */
     uint64_t ram_below_4g;
     /* machine state */
     struct pam pam;
     struct pci_ecam ecam;
-    struct mem_region tseg; /* hides the top of RAM */
+    struct mem_region tseg;      /* hides the top of RAM */
+    struct mem_region tseg_ram;  /* shows it in SMM */
+    struct mem_region high_ram;  /* 0xa0000 at 0xfeda0000, in SMM */
+    struct mem_region high_open; /* and outside of it */
     uint8_t smram, esmramc;
 };
 
@@ -113,10 +120,34 @@ static void update_tseg(struct mch *d)
 
     mem_transaction_begin();
     mem_region_set_enabled(&d->tseg, enabled);
+    if (d->smm) {
+        mem_region_set_enabled(&d->tseg_ram, enabled);
+    }
     if (enabled) {
         mem_region_set_size(&d->tseg, size);
         mem_region_set_offset(&d->tseg, d->ram_below_4g - size);
+        if (d->smm) {
+            mem_region_set_size(&d->tseg_ram, size);
+            mem_region_set_alias_offset(&d->tseg_ram, d->ram_below_4g - size);
+            mem_region_set_offset(&d->tseg_ram, d->ram_below_4g - size);
+        }
     }
+    mem_transaction_commit();
+}
+
+/* H_SMRAME moves compatible SMRAM up: what is at 0xa0000 then is PCI in SMM, too. */
+static void update_high(struct mch *d)
+{
+    bool is_high = d->esmramc & ESMRAMC_H_SMRAME && d->smram & PAM_SMRAM_ENABLE;
+
+    if (!d->smm) {
+        return;
+    }
+    mem_transaction_begin();
+    mem_region_set_enabled(&d->high_ram, is_high);
+    mem_region_set_enabled(&d->high_open, is_high && d->smram & PAM_SMRAM_OPEN);
+    mem_region_set_enabled(&d->pam.smram_ram, !is_high && d->smram & PAM_SMRAM_ENABLE);
+    mem_region_set_enabled(&d->pam.smram.container, is_high || !(d->smram & PAM_SMRAM_OPEN));
     mem_transaction_commit();
 }
 
@@ -134,6 +165,7 @@ static void write_smram(struct mch *d)
     }
     config[Q35_ESMRAMC] = d->esmramc;
     update_tseg(d);
+    update_high(d);
 }
 
 /* Firmware writes all ones to ask for the size. */
@@ -164,6 +196,26 @@ static void config_written(struct pci_device *pci, uint32_t offset, unsigned siz
     }
 }
 
+static void init_smm(struct mch *d, struct mem_region *ram)
+{
+    mem_region_init_alias(&d->tseg_ram, "tseg-window", ram, 0, MiB);
+    mem_region_init_alias(&d->high_ram, "smram-high", ram, LOW_SMRAM, SMRAM_SIZE);
+    mem_region_init_alias(&d->high_open, "smram-high-open", ram, LOW_SMRAM, SMRAM_SIZE);
+    mem_region_set_enabled(&d->tseg_ram, false);
+    mem_region_set_enabled(&d->high_ram, false);
+    mem_region_set_enabled(&d->high_open, false);
+    mem_region_add(d->smm, 0, &d->tseg_ram);
+    mem_region_add(d->smm, HIGH_SMRAM, &d->high_ram);
+    mem_region_add_overlap(d->memory, HIGH_SMRAM, &d->high_open, 1);
+}
+
+static void remove_smm(struct mch *d)
+{
+    mem_region_remove(d->smm, &d->tseg_ram);
+    mem_region_remove(d->smm, &d->high_ram);
+    mem_region_remove(d->memory, &d->high_open);
+}
+
 static bool mch_realize(struct device *dev, struct error **errp)
 {
     struct mch *d = (struct mch *)dev;
@@ -171,13 +223,14 @@ static bool mch_realize(struct device *dev, struct error **errp)
     uint8_t *writable = d->pci.writable;
 
     d->memory = host->memory;
+    d->smm = host->smm;
     store_le64(&writable[Q35_PCIEXBAR], PCIEXBAR_ADDRESS | PCIEXBAR_LENGTH | PCIEXBAR_ENABLE);
     for (unsigned i = 0; i < PAM_REGISTERS; i++) {
         writable[Q35_PAM + i] = i ? 0x33 : 0x30;
     }
     writable[Q35_SMRAM] = writable[Q35_ESMRAMC] = 0xff;
     store_le16(&writable[EXT_TSEG], d->ext_tseg_mbytes ? 0xffff : 0);
-    pam_init(&d->pam, host->memory, host->ram, host->pci_memory);
+    pam_init(&d->pam, host->memory, host->ram, host->pci_memory, host->smm);
     pci_ecam_init(&d->ecam, d->pci.bus, ECAM_BUSES_MAX);
     mem_region_init_io(&d->tseg, "tseg-blackhole", MiB, &tseg_ops, d);
     mem_transaction_begin();
@@ -185,6 +238,9 @@ static bool mch_realize(struct device *dev, struct error **errp)
     mem_region_set_enabled(&d->tseg, false);
     mem_region_add_overlap(d->memory, 0, &d->ecam.region, 2);
     mem_region_add_overlap(d->memory, 0, &d->tseg, 1);
+    if (d->smm) {
+        init_smm(d, host->ram);
+    }
     mem_transaction_commit();
     return true;
 }
@@ -196,7 +252,15 @@ static void mch_unrealize(struct device *dev)
     mem_transaction_begin();
     mem_region_remove(d->memory, &d->ecam.region);
     mem_region_remove(d->memory, &d->tseg);
+    if (d->smm) {
+        remove_smm(d);
+    }
     mem_transaction_commit();
+    if (d->smm) {
+        mem_region_destroy(&d->tseg_ram);
+        mem_region_destroy(&d->high_ram);
+        mem_region_destroy(&d->high_open);
+    }
     pci_ecam_destroy(&d->ecam);
     mem_region_destroy(&d->tseg);
     pam_destroy(&d->pam);
@@ -234,6 +298,7 @@ static bool mch_post_load(void *device, unsigned version)
     config[Q35_SMRAM] = d->smram;
     config[Q35_ESMRAMC] = d->esmramc;
     update_tseg(d);
+    update_high(d);
     mem_transaction_commit();
     return true;
 }
@@ -293,6 +358,7 @@ struct pci_device *q35_new(const struct q35_config *config, struct pci_bus **bus
     host->io = config->io;
     host->ram = config->ram;
     host->pci_memory = config->pci_memory;
+    host->smm = config->smm;
     if (!device_realize(&host->dev, system_bus(), errp)) {
         device_free(&host->dev);
         return NULL;

@@ -4,8 +4,10 @@
  * with ECAM (PCIEXBAR 0x60), the programmable attribute map (0x90-0x96), SMRAM (0x9d) and TSEG
  * (0x9e). Its bus is "pcie.0".
  *
- * Without SMM, SMRAM and TSEG only decide what the CPU sees outside of it: SMRAM open shows RAM at
- * 0xa0000, closed shows PCI; TSEG enabled hides the top of RAM.
+ * SMRAM and TSEG decide what the CPU sees outside of SMM: SMRAM open shows RAM at 0xa0000, closed shows
+ * PCI; TSEG enabled hides the top of RAM. In SMM, where the machine has it, RAM shows at 0xa0000 if SMRAM
+ * is enabled (with ESMRAMC's H_SMRAME at 0xfeda0000 instead), and the TSEG is RAM. D_CLS, which would
+ * send data to PCI and code to RAM, changes nothing.
  *
  * Machine state: machine lock held.
  */
@@ -28,6 +30,7 @@ struct q35_config {
     struct mem_region *ram;        /* offset is guest address, below 4 GiB */
     struct mem_region *pci_memory; /* as in struct i440fx_config */
     uint64_t ram_below_4g;         /* bytes: TSEG is at its top */
+    struct mem_region *smm;        /* as in struct pam */
 };
 
 /* As i440fx_new(). ECAM appears when PCIEXBAR is written. */

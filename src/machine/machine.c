@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "accel/accel.h"
 #include "accel/cpu_model.h"
 #include "base/alloc.h"
 #include "base/options.h"
@@ -14,6 +15,7 @@
 #include "machine/generic_loader.h"
 #include "machine/loader.h"
 #include "machine/pc.h"
+#include "mem/address_space.h"
 #include "mem/machine_lock.h"
 
 struct machine *machine_current;
@@ -82,7 +84,7 @@ static const struct machine_property properties[] = {
     {"hpet", "bool", "HPET timer (not in this build)", 0, false, "off"},
     {"usb", "bool", "USB controller (not in this build)", 0, false, "off"},
     {"vmport", "OnOffAuto", "vmport (not in this build)", 0, false, "off"},
-    {"smm", "OnOffAuto", "System management mode (not in this build)", 0, false, "off"},
+    {"smm", "OnOffAuto", "Enable SMM", offsetof(struct machine, smm_option), false, NULL},
     {"graphics", "bool", "Graphics (not in this build)", 0, false, "off"},
     {"dump-guest-core", "bool", "Guest memory in core dumps (not in this build)", 0, false, "off"},
     {"mem-merge", "bool", "Kernel same-page merging (not in this build)", 0, false, "off"},
@@ -154,10 +156,35 @@ bool machine_set(struct machine *machine, const char *name, const char *value, s
 
 /* ---- life ----------------------------------------------------------------------------------- */
 
+/* -machine smm=: on, off, or (auto) whether the accelerator has it. */
+static bool choose_smm(struct machine *machine, struct error **errp)
+{
+    const char *option = machine->smm_option ? machine->smm_option : "auto";
+
+    if (!strcmp(option, "auto")) {
+        machine->smm = accel_has_smm();
+        return true;
+    }
+    if (!parse_bool(option, &machine->smm)) {
+        error_set(errp, "-machine smm=%s: needs 'on', 'off' or 'auto'", option);
+        return false;
+    }
+    if (machine->smm && !accel_has_smm()) {
+        error_set(errp,
+                  "-machine smm=on: the accelerator has no system management mode; leave it out "
+                  "or say smm=auto");
+        return false;
+    }
+    return true;
+}
+
 bool machine_init(struct machine *machine, struct error **errp)
 {
     bool ok;
 
+    if (!choose_smm(machine, errp)) {
+        return false;
+    }
     if (machine->ram_size < 2 * MiB) {
         error_set(errp, "-m: %" PRIu64 " KiB of RAM are too few; the machine '%s' needs 2 MiB",
                   machine->ram_size / KiB, machine->type->name);
@@ -165,6 +192,7 @@ bool machine_init(struct machine *machine, struct error **errp)
     }
     machine_lock();
     mem_transaction_begin();
+    mem_region_set_enabled(mem_smram(), machine->smm);
     ok = machine->type->init(machine, errp);
     mem_transaction_commit();
     machine_unlock();
@@ -284,6 +312,7 @@ void machine_free(struct machine *machine)
     free_regions(machine);
     free(machine->accel);
     free(machine->kernel_irqchip);
+    free(machine->smm_option);
     free(machine->kernel);
     free(machine->initrd);
     free(machine->append);

@@ -60,6 +60,7 @@ struct machine {
     } smp;
     char *accel;                           /* -machine accel= */
     char *kernel_irqchip;                  /* -machine kernel-irqchip=, or NULL */
+    char *smm_option;                      /* -machine smm=, or NULL: auto */
     char *kernel, *initrd, *append, *bios; /* or NULL */
     char *rtc_base, *rtc_clock;
     char *serial[4]; /* ids of character devices for COM1..COM4, or NULL */
@@ -71,6 +72,7 @@ struct machine {
     struct mem_region ram, ram_low, ram_high; /* the block, and where it shows */
     struct mem_region rom, rom_isa;           /* firmware at the top of 4 GiB and below 1 MiB */
     bool has_firmware;
+    bool smm;                            /* the chipset has SMRAM and sends SMIs */
     struct mem_region pci_memory;        /* priority -1, all that RAM and chips leave */
     uint64_t ram_below_4g, ram_above_4g; /* bytes */
     uint64_t pci_hole, pci_hole_end, pci_hole64, pci_hole64_end;

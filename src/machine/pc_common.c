@@ -120,20 +120,31 @@ static bool init_pit(struct machine *machine, struct error **errp)
     return pcspk_new(machine->isa_bus, pit, errp) != NULL;
 }
 
+static void set_a20(void *opaque, unsigned n, int level)
+{
+    accel_set_a20(level);
+}
+
 bool pc_init_isa(struct machine *machine, struct error **errp)
 {
     struct bus *isa = machine->isa_bus;
+    struct device *port92;
 
     machine->rtc = rtc_new(isa, machine->rtc_base, machine->rtc_clock, errp);
-    if (!machine->rtc || !init_pit(machine, errp) || !port80_new(isa, errp) ||
-        !port92_new(isa, errp)) {
+    if (!machine->rtc || !init_pit(machine, errp) || !port80_new(isa, errp)) {
         return false;
     }
+    port92 = port92_new(isa, errp);
+    if (!port92) {
+        return false;
+    }
+    port92->gpio_out[0] = irq_make(set_a20, NULL, 0);
     if (machine->i8042) {
         machine->i8042_dev = i8042_new(isa, errp);
         if (!machine->i8042_dev) {
             return false;
         }
+        machine->i8042_dev->gpio_out[0] = irq_make(set_a20, NULL, 0);
     }
     for (unsigned i = 0; i < SERIAL_ISA_MAX; i++) {
         if (machine->serial[i] && !isa_serial_new(isa, i, machine->serial[i], errp)) {

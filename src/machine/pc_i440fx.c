@@ -6,6 +6,7 @@
 #include "hw/piix.h"
 #include "hw/pm.h"
 #include "machine/pc.h"
+#include "mem/address_space.h"
 #include "pci/pci.h"
 
 #include "machine/dsdt_pc.hex"
@@ -26,6 +27,7 @@ static bool pc_init(struct machine *machine, struct error **errp)
         .io = io_root(),
         .ram = &machine->ram,
         .pci_memory = &machine->pci_memory,
+        .smm = machine->smm ? mem_smram() : NULL,
     };
     machine->gsi = gsi_new(machine->pit, errp);
     if (!machine->gsi) {
@@ -46,7 +48,7 @@ static bool pc_init(struct machine *machine, struct error **errp)
     }
     machine->sci_gsi = PIIX4_SCI_IRQ;
     if (machine->acpi) {
-        pm = piix4_pm_new(machine->root_bus, machine->gsi, errp);
+        pm = piix4_pm_new(machine->root_bus, machine->gsi, machine->smm, errp);
         if (!pm) {
             return false;
         }

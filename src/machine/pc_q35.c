@@ -6,6 +6,7 @@
 #include "hw/pm.h"
 #include "hw/q35.h"
 #include "machine/pc.h"
+#include "mem/address_space.h"
 #include "pci/pci.h"
 
 #include "machine/dsdt_q35.hex"
@@ -33,6 +34,7 @@ static bool q35_init(struct machine *machine, struct error **errp)
         .io = io_root(),
         .ram = &machine->ram,
         .pci_memory = &machine->pci_memory,
+        .smm = machine->smm ? mem_smram() : NULL,
         .ram_below_4g = machine->ram_below_4g,
     };
     machine->gsi = gsi_new(machine->pit, errp);
@@ -43,7 +45,7 @@ static bool q35_init(struct machine *machine, struct error **errp)
     if (!machine->host_bridge) {
         return false;
     }
-    lpc = ich9_lpc_new(machine->root_bus, mem_root(), machine->gsi, errp);
+    lpc = ich9_lpc_new(machine->root_bus, mem_root(), machine->gsi, machine->smm, errp);
     if (!lpc) {
         return false;
     }

@@ -17,9 +17,11 @@
 #include "mem/machine_lock.h"
 
 struct address_space *address_spaces;
-struct address_space *address_space_memory, *address_space_io;
+struct address_space *address_space_memory, *address_space_smm, *address_space_io;
 
 static struct mem_region memory_root, io_ports_root;
+/* What a CPU in SMM sees: SMRAM over system memory. */
+static struct mem_region smm_root, smm_system, smram;
 
 static struct mem_state state_of(const struct address_space *as)
 {
@@ -288,11 +290,16 @@ uint64_t address_space_generation(const struct address_space *as)
     return __atomic_load_n(&as->generation, __ATOMIC_ACQUIRE);
 }
 
-/* ---- the machine's two ---------------------------------------------------------------------- */
+/* ---- the machine's own ---------------------------------------------------------------------- */
 
 struct mem_region *mem_root(void)
 {
     return &memory_root;
+}
+
+struct mem_region *mem_smram(void)
+{
+    return &smram;
 }
 
 struct mem_region *io_root(void)
@@ -305,14 +312,32 @@ void mem_init(void)
     mem_thread_register();
     mem_region_init_container(&memory_root, "system", UINT64_MAX);
     mem_region_init_container(&io_ports_root, "io", 64 * KiB);
+    mem_region_init_container(&smm_root, "smm", UINT64_MAX);
+    mem_region_init_alias(&smm_system, "smm-system", &memory_root, 0, UINT64_MAX);
+    mem_region_init_container(&smram, "smram", 4 * GiB);
     address_space_memory = address_space_new("memory", &memory_root);
+    machine_lock();
+    mem_region_set_enabled(&smram, false);
+    mem_region_add_overlap(&smm_root, 0, &smm_system, 0);
+    mem_region_add_overlap(&smm_root, 0, &smram, 1);
+    machine_unlock();
+    address_space_smm = address_space_new("smm", &smm_root);
     address_space_io = address_space_new("I/O", &io_ports_root);
 }
 
 void mem_cleanup(void)
 {
     address_space_free(address_space_io);
+    address_space_free(address_space_smm);
+    machine_lock();
+    mem_region_remove(&smm_root, &smram);
+    mem_region_remove(&smm_root, &smm_system);
+    machine_unlock();
+    mem_region_destroy(&smram);
+    mem_region_destroy(&smm_system);
+    mem_region_destroy(&smm_root);
     address_space_free(address_space_memory);
+    address_space_smm = NULL;
     address_space_memory = NULL;
     address_space_io = NULL;
     mem_region_destroy(&io_ports_root);

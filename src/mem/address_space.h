@@ -57,15 +57,18 @@ struct mem_listener {
 
 struct address_space;
 
-/* The two of the machine, made by mem_init(): system memory and x86 I/O ports. */
-extern struct address_space *address_space_memory, *address_space_io;
+/* The machine's own, made by mem_init(): system memory; what a CPU in system management mode sees of it,
+ * which is the same until mem_smram() is enabled; x86 I/O ports. */
+extern struct address_space *address_space_memory, *address_space_smm, *address_space_io;
 
 /* Makes the address spaces and their root containers, and registers the calling thread. Main
  * thread, once, before everything else here. */
 void mem_init(void);
 void mem_cleanup(void);
 struct mem_region *mem_root(void); /* of address_space_memory, 2^64 bytes */
-struct mem_region *io_root(void);  /* of address_space_io, 64 KiB */
+/* Lies over mem_root() in address_space_smm alone: RAM that is for SMM. 4 GiB, disabled at first. */
+struct mem_region *mem_smram(void);
+struct mem_region *io_root(void); /* of address_space_io, 64 KiB */
 
 /* A thread that uses address spaces or DMA registers first (RCU) and unregisters at its end; pairs
  * nest. Nothing is needed before a long wait. */

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """Debian's SeaBIOS on the soft CPU: real mode, protected mode and its threads, to the end of its
-start. What it says comes through the debug port 0x402.
+start. What it says comes through the debug port 0x402. It moves SMBASE into SMRAM, by one SMI.
 """
 import argparse
 import os
@@ -9,6 +9,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
@@ -35,13 +36,18 @@ def console_of(argv):
     return output.decode(errors="replace").replace("\r", "")
 
 
-def fault_in(output, cpus, memory):
+SMM = ["SMM: enter, SMBASE 00030000", "SMM: after RSM, SMBASE 000a0000"]
+
+
+def fault_in(output, events, cpus, memory):
     if END not in output:
         return "SeaBIOS did not come to its end"
     if f"Found {cpus} cpu(s)" not in output:
         return "SeaBIOS counts " + (re.findall(r"Found \d+ cpu\(s\)", output) or ["no CPUs"])[0]
     if f"RamSize: 0x{memory << 20:08x}" not in output:
         return "SeaBIOS sees another size of memory"
+    if re.findall(r"SMM: .*", events) != SMM:
+        return f"SMM: {re.findall(r'SMM: .*', events)[:4]}"
     return None
 
 
@@ -54,11 +60,13 @@ def main():
         return report.SKIP_STATUS
     results = report.Results()
     for machine, cpus, cpu in (("pc", 1, "qemu64"), ("q35", 4, "max")):
-        output = console_of([options.build / "ferry", "-M", machine, "-accel", "tcg", "-cpu", cpu,
-                             "-smp", str(cpus), "-m", "256", "-nodefaults", "-display", "none",
-                             "-bios", BIOS, "-chardev", "stdio,id=c",
-                             "-device", "isa-debugcon,iobase=0x402,chardev=c"])
-        fault = fault_in(output, cpus, 256)
+        with tempfile.NamedTemporaryFile(mode="r", errors="replace") as log:
+            output = console_of([options.build / "ferry", "-M", machine, "-accel", "tcg",
+                                 "-cpu", cpu, "-smp", str(cpus), "-m", "256", "-nodefaults",
+                                 "-display", "none", "-d", "int", "-D", log.name,
+                                 "-bios", BIOS, "-chardev", "stdio,id=c",
+                                 "-device", "isa-debugcon,iobase=0x402,chardev=c"])
+            fault = fault_in(output, log.read(), cpus, 256)
         results.case(f"guest/seabios/{machine}/smp{cpus}/{cpu}", fault)
         if fault:
             report.show_tail(output)

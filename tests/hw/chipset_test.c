@@ -46,23 +46,25 @@ static void make_memory(void)
     memset(ram.ram->host, 0, MiB);
 }
 
-static int setup(void **state, bool q35)
+static int setup(void **state, bool q35, bool has_smm)
 {
+    struct mem_region *smm = has_smm ? mem_smram() : NULL;
+
     kit_setup_bare(state);
     is_q35 = q35;
     device_types_set(NULL);
     make_memory();
     gsi = gsi_new(false, NULL);
     if (q35) {
-        struct q35_config config = {mem_root(), io_root(), &ram, &pci_memory, RAM_SIZE};
+        struct q35_config config = {mem_root(), io_root(), &ram, &pci_memory, RAM_SIZE, smm};
         host = q35_new(&config, &bus, NULL);
-        south = ich9_lpc_new(bus, mem_root(), gsi, NULL);
+        south = ich9_lpc_new(bus, mem_root(), gsi, has_smm, NULL);
         pm = south;
     } else {
-        struct i440fx_config config = {mem_root(), io_root(), &ram, &pci_memory};
+        struct i440fx_config config = {mem_root(), io_root(), &ram, &pci_memory, smm};
         host = i440fx_new(&config, &bus, NULL);
         south = piix3_new(bus, gsi, NULL);
-        pm = piix4_pm_new(bus, gsi, NULL);
+        pm = piix4_pm_new(bus, gsi, has_smm, NULL);
     }
     assert_non_null(host);
     assert_non_null(south);
@@ -73,18 +75,29 @@ static int setup(void **state, bool q35)
 
 static int setup_pc(void **state)
 {
-    return setup(state, false);
+    return setup(state, false, false);
+}
+
+static int setup_pc_smm(void **state)
+{
+    return setup(state, false, true);
 }
 
 static int setup_q35(void **state)
 {
-    return setup(state, true);
+    return setup(state, true, false);
+}
+
+static int setup_q35_smm(void **state)
+{
+    return setup(state, true, true);
 }
 
 static int teardown(void **state)
 {
     devices_free();
     mem_transaction_begin();
+    mem_region_set_enabled(mem_smram(), false);
     mem_region_remove(mem_root(), &ram_low);
     mem_region_remove(mem_root(), &pci_memory);
     mem_region_remove(&pci_memory, &bios);
@@ -413,6 +426,91 @@ static void test_pm(void **state)
     assert_int_equal(inl(0xb008), 0xffffffff);
 }
 
+/* What a CPU reads in SMM. */
+static uint32_t smm_readl(uint64_t address)
+{
+    uint8_t bytes[4];
+
+    address_space_read(address_space_smm, address, bytes, sizeof(bytes));
+    return load_le32(bytes);
+}
+
+static void test_smm_smram(void **state)
+{
+    unsigned reg = is_q35 ? Q35_SMRAM : I440FX_SMRAM;
+
+    mem_region_set_enabled(mem_smram(), true);
+    store_le32(ram.ram->host + 0xa0000, 0x600d600d);
+    assert_int_equal(smm_readl(0xa0000), 0xffffffff);
+    set8(0, reg, 0x08); /* enabled, closed */
+    assert_int_equal(smm_readl(0xa0000), 0x600d600d);
+    assert_int_equal(readl(0xa0000), 0xffffffff);
+    assert_int_equal(smm_readl(0x1000), readl(0x1000));
+    set8(0, reg, 0x48); /* open */
+    assert_int_equal(readl(0xa0000), 0x600d600d);
+    set8(0, reg, 0x18); /* locked */
+    set8(0, reg, 0x00);
+    assert_int_equal(smm_readl(0xa0000), 0x600d600d);
+    assert_int_equal(readl(0xa0000), 0xffffffff);
+    devices_reset();
+    assert_int_equal(smm_readl(0xa0000), 0xffffffff);
+}
+
+static void test_smm_tseg(void **state)
+{
+    mem_region_set_enabled(mem_smram(), true);
+    store_le32(ram.ram->host + RAM_SIZE - MiB, 0x600d600d);
+    store_le32(ram.ram->host + 0xa0000, 0x51515151);
+    set8(0, Q35_SMRAM, 0x08);
+    set8(0, Q35_ESMRAMC, 0x01); /* 1 MiB */
+    assert_int_equal(readl(RAM_SIZE - MiB), 0xffffffff);
+    assert_int_equal(smm_readl(RAM_SIZE - MiB), 0x600d600d);
+    set8(0, Q35_ESMRAMC, 0x80); /* H_SMRAME */
+    assert_int_equal(readl(RAM_SIZE - MiB), 0x600d600d);
+    assert_int_equal(smm_readl(0xa0000), 0xffffffff);
+    assert_int_equal(smm_readl(0xfeda0000), 0x51515151);
+    assert_int_equal(readl(0xfeda0000), 0xffffffff);
+    set8(0, Q35_SMRAM, 0x48);
+    assert_int_equal(readl(0xfeda0000), 0x51515151);
+    assert_int_equal(readl(0xa0000), 0xffffffff);
+}
+
+/* With SMM firmware finds nothing set up, and may lock what it has set up. */
+static void test_smm_enable(void **state)
+{
+    if (!is_q35) {
+        assert_int_equal(config8(PCI_DEVFN(1, 3), 0x5b) & 2, 0);
+        enable_pm(0x600);
+        outl(0x628, 0x1);
+        assert_int_equal(inl(0x628), 0x10001);
+        set8(PCI_DEVFN(1, 3), 0x5b, 2);
+        outb(0xb2, 0x55);
+        assert_int_equal(inw(0x618) & 0x20, 0x20);
+        outw(0x618, 0x20);
+        assert_int_equal(inw(0x618), 0);
+        outb(0xb2, PIIX4_ACPI_ENABLE); /* ACPI's commands send none */
+        assert_int_equal(inw(0x618), 0);
+        return;
+    }
+    enable_pm(0x600);
+    assert_int_equal(inl(0x630), 0x02);
+    outl(0x630, 0x20);
+    outb(0xb2, 0x55);
+    assert_int_equal(inl(0x634), 0); /* GBL_SMI_EN is clear */
+    outl(0x630, 0x21);
+    outb(0xb2, 0x55);
+    assert_int_equal(inl(0x634), 0x20);
+    outl(0x634, 0x20);
+    assert_int_equal(inl(0x634), 0);
+    set8(PCI_DEVFN(31, 0), 0xa0, 0x10); /* SMI_LOCK */
+    set8(PCI_DEVFN(31, 0), 0xa0, 0x00);
+    assert_int_equal(config8(PCI_DEVFN(31, 0), 0xa0), 0x10);
+    outl(0x630, 0x00);
+    assert_int_equal(inl(0x630), 0x03);
+    devices_reset();
+    assert_int_equal(config8(PCI_DEVFN(31, 0), 0xa0), 0x00);
+}
+
 /* Firmware that finds this set does not set up SMM. */
 static void test_smi_enable(void **state)
 {
@@ -531,14 +629,36 @@ int main(void)
     const struct CMUnitTest tests[] = {
 #define PC(f)  cmocka_unit_test_setup_teardown(f, setup_pc, teardown)
 #define Q35(f) cmocka_unit_test_setup_teardown(f, setup_q35, teardown)
-        PC(test_identity),     PC(test_reset_control), PC(test_pam),
-        PC(test_smram),        PC(test_pirq_pc),       PC(test_pm),
-        PC(test_smi_enable),   PC(test_isa_device),    PC(test_pci_testdev),
-        PC(test_hostile),      Q35(test_identity),     Q35(test_reset_control),
-        Q35(test_pam),         Q35(test_smram),        Q35(test_tseg),
-        Q35(test_ecam),        Q35(test_pirq_q35),     Q35(test_pm),
-        Q35(test_smi_enable),  Q35(test_sci_select),   Q35(test_isa_device),
-        Q35(test_pci_testdev), Q35(test_hostile),
+        PC(test_identity),
+        PC(test_reset_control),
+        PC(test_pam),
+        PC(test_smram),
+        PC(test_pirq_pc),
+        PC(test_pm),
+        PC(test_smi_enable),
+        PC(test_isa_device),
+        PC(test_pci_testdev),
+        PC(test_hostile),
+        Q35(test_identity),
+        Q35(test_reset_control),
+        Q35(test_pam),
+        Q35(test_smram),
+        Q35(test_tseg),
+        Q35(test_ecam),
+        Q35(test_pirq_q35),
+        Q35(test_pm),
+        Q35(test_smi_enable),
+        Q35(test_sci_select),
+        Q35(test_isa_device),
+        Q35(test_pci_testdev),
+        Q35(test_hostile),
+#define SMM(f, setup) cmocka_unit_test_setup_teardown(f, setup, teardown)
+        SMM(test_smm_smram, setup_pc_smm),
+        SMM(test_smm_smram, setup_q35_smm),
+        SMM(test_smm_tseg, setup_q35_smm),
+        SMM(test_smm_enable, setup_pc_smm),
+        SMM(test_smm_enable, setup_q35_smm),
+        SMM(test_hostile, setup_q35_smm),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -137,6 +137,7 @@ static void exit_for(struct soft_cpu *cpu, uint64_t phys, uint8_t *data, unsigne
     exit->mmio.data = data;
     exit->mmio.length = size;
     exit->mmio.is_write = is_write;
+    exit->mmio.is_smm = cpu->smm;
     soft_exit_inline(cpu);
 }
 

@@ -175,5 +175,7 @@ void soft_ram_cleanup(struct soft_accel *soft);
 /* A vCPU's bit in a page's mask, in step with mem/'s code bitmap. own: the mask as it was. */
 uint64_t soft_ram_own(struct soft_ram *ram, uint64_t ram_page, unsigned index);
 void soft_ram_disown(struct soft_ram *ram, uint64_t ram_page, unsigned index);
+/* Every vCPU has dropped its translations and blocks before it runs on. Machine lock held. */
+void soft_flush_everybody(void);
 
 #endif

@@ -83,6 +83,7 @@ static inline struct soft_host_page soft_host_page(struct soft_cpu *cpu, uint64_
 {
     const struct soft_host_range *range = cpu->tlb->ranges;
 
+    phys &= cpu->tlb->phys_mask;
     for (unsigned i = 0; i < SOFT_HOST_RANGES; i++, range++) {
         if (phys - range->first < range->size) {
             return soft_host_page_in(range, phys);

@@ -30,8 +30,8 @@ struct entry {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct entry *entries; /* under lock */
 
-static struct mem_listener listener;
-static bool changed; /* machine lock: since the last commit */
+static struct mem_listener listener, smm_listener; /* of address_space_memory and _smm */
+static bool changed;                               /* machine lock: since the last commit */
 
 /* ---- blocks ------------------------------------------------------------------------------------ */
 
@@ -180,16 +180,21 @@ static void on_log_changed(struct mem_listener *l, const struct mem_section *sec
     changed = true;
 }
 
+void soft_flush_everybody(void)
+{
+    /* A vCPU whose thread this is has left the guest for its device: it counts as one that is not in the
+     * guest, as the others that wait do. */
+    soft_exclusive_begin(NULL);
+    soft_post_flush_all();
+    soft_exclusive_end(NULL);
+}
+
 /* Devices that come or go change nothing: they are reached by address. */
 static void on_commit(struct mem_listener *l)
 {
     if (changed) {
         changed = false;
-        /* A vCPU whose thread this is has left the guest for its device: it counts as one that is
-         * not in the guest, as the others that wait do. */
-        soft_exclusive_begin(NULL);
-        soft_post_flush_all();
-        soft_exclusive_end(NULL);
+        soft_flush_everybody();
     }
 }
 
@@ -204,13 +209,16 @@ void soft_ram_init(struct soft_accel *soft)
     };
     ram_set_code_hook(on_written);
     ram_set_release_hook(on_release);
+    smm_listener = listener;
     address_space_add_listener(address_space_memory, &listener);
+    address_space_add_listener(address_space_smm, &smm_listener);
 }
 
 void soft_ram_cleanup(struct soft_accel *soft)
 {
     struct entry *next;
 
+    address_space_remove_listener(address_space_smm, &smm_listener);
     address_space_remove_listener(address_space_memory, &listener);
     ram_set_code_hook(NULL);
     ram_set_release_hook(NULL);

@@ -10,14 +10,15 @@
  *      SMBASE + 0x8000   the handler's first instruction
  *      SMBASE + 0xfe00   save area, 512 bytes
  *
- * The handler sees the same memory as everybody: there is no SMRAM that only it can reach, and the
- * chipset's bits that would open and lock it change nothing here.
+ * Both are reached as by a CPU in SMM: in address_space_smm, where the chipset shows SMRAM, so the TLB is
+ * flushed on the way in and on the way out.
  */
 #include <string.h>
 
 #include "accel/soft/event_internal.h"
 #include "accel/soft/system.h"
 #include "base/bytes.h"
+#include "base/log.h"
 #include "mem/dma.h"
 
 #define SMM_REVISION 0x20064u
@@ -138,13 +139,14 @@ void soft_enter_smm(struct soft_cpu *cpu)
 
     save(cpu, area);
     /* Where there is no memory nothing is saved, and RSM finds nonsense. */
-    dma_write(address_space_memory, cpu->smbase + (uint64_t)AREA_OFFSET, area, sizeof(area));
+    dma_write(address_space_smm, cpu->smbase + (uint64_t)AREA_OFFSET, area, sizeof(area));
     cpu->smm = true;
     cpu->smm_inside_nmi = cpu->nmi_masked;
     cpu->nmi_masked = true;
     cpu->shadow = 0;
     cpu->vcpu->halted = false;
     enter_handler(cpu);
+    log_item(LOG_INT, "vCPU %u: SMM: enter, SMBASE %08x", cpu->index, cpu->smbase);
 }
 
 /* ---- RSM ------------------------------------------------------------------------------------- */
@@ -215,19 +217,22 @@ void soft_rsm(struct soft_cpu *cpu)
 {
     uint8_t area[AREA_SIZE];
 
-    if (dma_read(address_space_memory, cpu->smbase + (uint64_t)AREA_OFFSET, area, sizeof(area)) !=
+    if (dma_read(address_space_smm, cpu->smbase + (uint64_t)AREA_OFFSET, area, sizeof(area)) !=
         MEM_OK) {
         memset(area, 0xff, sizeof(area));
     }
+    /* PDPTEs are read as they are outside. */
+    cpu->smm = false;
+    soft_tlb_flush(cpu);
     if (!load_control(cpu, area)) {
         soft_update_mode(cpu);
         soft_shutdown(cpu, "shutdown: RSM to an impossible state");
         return;
     }
     load(cpu, area);
-    cpu->smm = false;
     cpu->nmi_masked = cpu->smm_inside_nmi;
     cpu->shadow = 0;
+    log_item(LOG_INT, "vCPU %u: SMM: after RSM, SMBASE %08x", cpu->index, cpu->smbase);
     soft_look_for_events(cpu);
     if (area[AREA_HALT_RESTART] & 1) { /* APM 10.3.5: back into the HLT */
         soft_leave_guest(cpu, VCPU_EXIT_HLT);

@@ -65,6 +65,7 @@ static struct accel *soft_create(const struct accel_config *config, struct error
     soft = xnew(struct soft_accel);
     soft->accel.ops = &soft_ops;
     soft->accel.irqchip = IRQCHIP_OFF;
+    soft->accel.has_smm = true;
     soft->count_max = config->smp_max;
     soft->tsc_hz = TSC_HZ;
     soft->code_bytes = CODE_MIB * MiB;
@@ -187,6 +188,23 @@ static void soft_vcpu_inject_nmi(struct vcpu *vcpu)
     soft_cpu_of(vcpu)->nmi_pending = true;
 }
 
+static bool soft_vcpu_inject_smi(struct vcpu *vcpu)
+{
+    struct soft_cpu *cpu = soft_cpu_of(vcpu);
+
+    cpu->smi_pending = true;
+    atomic_fetch_or(&cpu->exit_request, SOFT_EXIT_EVENT);
+    return !cpu->smm;
+}
+
+/* ---- A20 --------------------------------------------------------------------------------------- */
+
+static void soft_set_a20(struct accel *accel, bool open)
+{
+    atomic_store(&soft_of(accel)->a20_closed, !open);
+    soft_flush_everybody();
+}
+
 const struct accel_ops soft_ops = {
     .name = "tcg",
     .alias = "soft",
@@ -209,4 +227,6 @@ const struct accel_ops soft_ops = {
     .vcpu_inject = soft_vcpu_inject,
     .vcpu_request_window = soft_vcpu_request_window,
     .vcpu_inject_nmi = soft_vcpu_inject_nmi,
+    .vcpu_inject_smi = soft_vcpu_inject_smi,
+    .set_a20 = soft_set_a20,
 };

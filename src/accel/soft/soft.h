@@ -231,6 +231,7 @@ struct soft_accel {
     _Atomic(int64_t) tsc_offset; /* that all of them have */
     _Atomic(uint64_t) tsc_reset; /* bit i: vCPU i has had the present one from RESET */
     _Atomic(bool) tsc_differs;   /* but one has another: a guest wrote it */
+    _Atomic(bool) a20_closed;    /* vCPUs look at it when they flush their TLBs */
 };
 
 extern const struct accel_ops soft_ops;

@@ -305,7 +305,6 @@ static void set_events(struct soft_cpu *cpu, const struct x86_state *s)
     cpu->nmi_pending = e->nmi_pending || e->nmi_injected;
     /* One that was on its way masks only those after it. */
     cpu->nmi_masked = e->nmi_masked && !e->nmi_injected;
-    cpu->smm = e->smm;
     cpu->smm_inside_nmi = e->smm_inside_nmi;
     cpu->smi_pending = e->smi_pending;
     cpu->window_requested = false;
@@ -334,6 +333,8 @@ bool soft_set_state(struct vcpu *vcpu, const struct x86_state *s, struct error *
                   cpu_model_name(vcpu->model), misfit);
         return false;
     }
+    cpu->smm = s->events.smm;
+    soft_tlb_flush(cpu); /* what set_registers() reads of memory depends on it */
     set_registers(cpu, s);
     soft_load_area(cpu, s->xsave, MIN(s->xsave_size, (uint32_t)sizeof(s->xsave)));
     /* The deadline MSR needs the LAPIC's timer mode and the TSC. */

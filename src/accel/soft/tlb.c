@@ -19,6 +19,8 @@
 
 #define DR7_ENABLES 0xffu
 
+#define A20 BIT64(20)
+
 static bool tag_matches(uint64_t tag, uint64_t page)
 {
     return !(tag & SOFT_TLB_INVALID) && (tag & SOFT_PAGE_MASK) == page;
@@ -47,7 +49,7 @@ struct soft_host_page soft_host_page_miss(struct soft_cpu *cpu, uint64_t phys)
     struct soft_host_range *range = &tlb->ranges[tlb->next_range];
     struct mem_host_page found;
 
-    if (!address_space_find_ram(address_space_memory, phys, &found)) {
+    if (!address_space_find_ram(tlb->space, phys, &found)) {
         return (struct soft_host_page){0};
     }
     struct soft_ram *ram = soft_ram_find(found.ram);
@@ -152,12 +154,16 @@ static void flush_array(struct soft_cpu *cpu, enum soft_mmu mmu)
 void soft_tlb_flush(struct soft_cpu *cpu)
 {
     struct soft_tlb *tlb = cpu->tlb;
-    uint64_t generation = address_space_generation(address_space_memory);
+    struct address_space *space = cpu->smm ? address_space_smm : address_space_memory;
+    uint64_t generation = address_space_generation(space);
 
-    if (generation != tlb->generation) {
+    if (space != tlb->space || generation != tlb->generation) {
         memset(tlb->ranges, 0, sizeof(tlb->ranges));
+        tlb->space = space;
         tlb->generation = generation;
     }
+    /* The gate is the chipset's A20M#, which a processor in SMM ignores. */
+    tlb->phys_mask = atomic_load(&cpu->soft->a20_closed) && !cpu->smm ? ~A20 : UINT64_MAX;
     if (has_others(cpu)) {
         atomic_thread_fence(memory_order_seq_cst); /* as in retire() */
     }
@@ -297,6 +303,7 @@ static void fill(struct soft_cpu *cpu, enum soft_mmu mmu, uint64_t linear, uint3
     }
     retire(cpu, e, info);
 
+    t.phys &= tlb->phys_mask;
     struct soft_host_page host = soft_host_page(cpu, t.phys);
     uint64_t read = t.reads ? page : EMPTY;
     uint64_t write = t.dirty && t.writes ? page : EMPTY;

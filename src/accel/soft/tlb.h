@@ -102,7 +102,12 @@ struct soft_tlb {
     bool used[SOFT_MMU_COUNT]; /* something was put in since the last flush */
     enum soft_mmu data_mmu, code_mmu;
     bool check_alignment;
-    uint64_t generation; /* of address_space_memory, when `ranges` was last known to be true */
+    /* As of the last flush: what the CPU sees, which is other memory in SMM; its generation, when
+     * `ranges` was last known to be true; and bits of physical addresses, less A20 if the gate is
+     * closed. */
+    struct address_space *space;
+    uint64_t generation;
+    uint64_t phys_mask;
     /* tlb.c: the slots that are in use, unless there are more of them */
     uint16_t filled[SOFT_MMU_COUNT][SOFT_TLB_FILLED];
     unsigned filled_count[SOFT_MMU_COUNT];
