@@ -207,6 +207,28 @@ void soft_watch(struct soft_cpu *cpu, uint64_t linear, unsigned size, bool is_wr
     }
 }
 
+void soft_watch_io(struct soft_cpu *cpu, uint16_t port, unsigned size)
+{
+    static const uint8_t lengths[4] = {1, 2, 8, 4};
+    uint64_t hits = 0;
+
+    if (!(cpu->dr7 & DR7_ENABLES) || !(cpu->cr4 & X86_CR4_DE)) {
+        return;
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        unsigned control = cpu->dr7 >> (16 + 4 * i) & 15, length = lengths[control >> 2];
+
+        if ((cpu->dr7 >> (2 * i) & 3) && (control & 3) == 2 &&
+            range_overlaps(align_down(cpu->dr[i], length), length, port, size)) {
+            hits |= BIT64(i);
+        }
+    }
+    if (hits) {
+        cpu->pending_dr6 |= hits;
+        atomic_fetch_or(&cpu->exit_request, SOFT_EXIT_EVENT);
+    }
+}
+
 static void watch(struct soft_cpu *cpu, uint64_t linear, unsigned size, bool is_write)
 {
     if (__builtin_expect(cpu->dr7 & DR7_ENABLES, 0)) {

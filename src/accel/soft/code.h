@@ -39,6 +39,9 @@ struct soft_links {
 };
 _Static_assert(sizeof(struct soft_links) == sizeof(struct soft_op), "takes the place of one");
 
+/* What the instruction of a block of one does to the flow: for DEBUGCTL.BTF. */
+enum soft_branch { SOFT_BRANCH_NONE, SOFT_BRANCH_CONDITIONAL, SOFT_BRANCH_ALWAYS };
+
 struct soft_block {
     const uint8_t *host;  /* key: first byte */
     const uint8_t *host2; /* first byte of the second page, or NULL */
@@ -47,6 +50,7 @@ struct soft_block {
     uint16_t last2;       /* bytes [0, last2) of the second page */
     uint16_t op_count, instruction_count;
     bool dropped;
+    uint8_t branch; /* enum soft_branch, if it is of SOFT_MODE_SINGLE */
     struct soft_block *hash_next;
     /* [0]: the page's list, [1]: the second page's; or of those to be freed */
     struct soft_block *page_next[2];
@@ -171,11 +175,11 @@ void soft_log_exec(struct soft_cpu *cpu, const struct soft_block *block);
 /* ram.c: the VM's view of RAM; listens to the memory map. */
 struct soft_ram *soft_ram_find(struct ram_block *block);
 void soft_ram_init(struct soft_accel *soft);
+/* Every vCPU has dropped its translations and blocks before it runs on. Machine lock held. */
+void soft_flush_everybody(void);
 void soft_ram_cleanup(struct soft_accel *soft);
 /* A vCPU's bit in a page's mask, in step with mem/'s code bitmap. own: the mask as it was. */
 uint64_t soft_ram_own(struct soft_ram *ram, uint64_t ram_page, unsigned index);
 void soft_ram_disown(struct soft_ram *ram, uint64_t ram_page, unsigned index);
-/* Every vCPU has dropped its translations and blocks before it runs on. Machine lock held. */
-void soft_flush_everybody(void);
 
 #endif

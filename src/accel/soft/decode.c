@@ -354,6 +354,22 @@ static void lower(struct soft_lower *l)
     }
 }
 
+static enum soft_branch branch_of(const ZydisDecodedInstruction *insn)
+{
+    switch (insn->meta.category) {
+    case ZYDIS_CATEGORY_COND_BR:
+        return SOFT_BRANCH_CONDITIONAL;
+    case ZYDIS_CATEGORY_UNCOND_BR:
+    case ZYDIS_CATEGORY_CALL:
+    case ZYDIS_CATEGORY_RET:
+    case ZYDIS_CATEGORY_SYSCALL:
+    case ZYDIS_CATEGORY_SYSRET:
+        return SOFT_BRANCH_ALWAYS;
+    default:
+        return SOFT_BRANCH_NONE;
+    }
+}
+
 /* One instruction at bytes of which `left` are known. False: it is longer than that. */
 static bool decode_one(struct soft_lower *l, const uint8_t *bytes, unsigned left, unsigned offset)
 {
@@ -366,7 +382,9 @@ static bool decode_one(struct soft_lower *l, const uint8_t *bytes, unsigned left
     l->op->offset = (uint16_t)offset;
     l->op->base = l->op->index = l->op->seg = SOFT_SLOT_ZERO;
     l->has_memory = l->is_general = l->ends_block = false;
+    l->branch = SOFT_BRANCH_NONE;
     if (ZYAN_SUCCESS(status)) {
+        l->branch = branch_of(&insn);
         l->insn = &insn;
         l->operand = operands;
         l->op->length = insn.length;
@@ -461,6 +479,7 @@ static struct soft_block *decode_alone(struct soft_cpu *cpu, struct soft_lower *
         head->last2 = (uint16_t)(l->op->length - here);
     }
     head->op_count = 1;
+    head->branch = l->branch;
     go_on(head, ops, l, head->first + l->op->length);
     soft_log_block(cpu, linear, bytes, head);
     return finish(cpu, head, ops, 1);

@@ -16,6 +16,7 @@
 #include <stdatomic.h>
 
 #include "accel/soft/event_internal.h"
+#include "accel/soft/msr.h"
 #include "base/alloc.h"
 #include "base/log.h"
 
@@ -460,7 +461,8 @@ void soft_deliver_exception(struct soft_cpu *cpu)
         cpu->cr2 = x.cr2; /* even if it becomes a double fault (6.15, #PF) */
     } else if (x.vector == EXC_DB) {
         cpu->dr6 = (cpu->dr6 & ~UINT64_C(15)) | x.dr6;
-        cpu->dr7 &= ~DR7_GD; /* 17.2.4 */
+        cpu->dr7 &= ~DR7_GD;                       /* 17.2.4 */
+        cpu->msrs->debugctl &= ~SOFT_DEBUGCTL_BTF; /* 17.4.3 */
     }
     if (cpu->delivering == DOUBLE_FAULT && row >= CONTRIBUTORY) {
         char why[96];

@@ -28,6 +28,7 @@ struct soft_lower {
     bool is_general;    /* it needs soft_linear_general() */
     struct soft_op *op; /* to be filled */
     bool ends_block;    /* set by lowering: nothing follows in this block */
+    uint8_t branch;     /* of the instruction: enum soft_branch (code.h) */
 };
 
 /* fn NULL in op afterwards means #UD. arg is the table's. */

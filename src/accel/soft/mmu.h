@@ -149,6 +149,9 @@ void soft_store_at(struct soft_cpu *cpu, enum soft_mmu mmu, unsigned flags, uint
  * instruction. */
 void soft_watch(struct soft_cpu *cpu, uint64_t linear, unsigned size, bool is_write);
 
+/* The same for ports (CR4.DE). */
+void soft_watch_io(struct soft_cpu *cpu, uint16_t port, unsigned size);
+
 /* ---- copies to and from guest memory: as few moves as can be, in order ------------------------- */
 
 static inline void soft_host_load128(void *to, const void *p)

@@ -72,11 +72,11 @@ enum {
 #define HWCR_MC_STATUS_WRITE (UINT64_C(1) << 18)
 /* Bits of HWCR that systems set: TLB cache off, INVD as WBINVD, flush filter off, IGNNE, machine check
  * status, TSC at P0's frequency. */
-#define HWCR_KEPT        UINT64_C(0x1040158)
-#define DE_CFG_LFENCE    UINT64_C(2) /* LFENCE serialises */
-#define KVM_POLL_RESET   UINT64_C(1)
-#define SMBASE_RESET     0x30000u
-#define DEBUGCTL_LBR_BTF UINT64_C(3)
+#define HWCR_KEPT      UINT64_C(0x1040158)
+#define DE_CFG_LFENCE  UINT64_C(2) /* LFENCE serialises */
+#define KVM_POLL_RESET UINT64_C(1)
+#define SMBASE_RESET   0x30000u
+#define DEBUGCTL_LBR   UINT64_C(1)
 
 #define KVM_CLOCKSOURCE  0
 #define KVM_CLOCKSOURCE2 3
@@ -230,12 +230,11 @@ static bool accept(const struct soft_cpu *cpu, uint32_t index, uint64_t *value)
     case X86_MSR_FEATURE_CONTROL:
         return !(m->feature_control & FEATURE_CONTROL_LOCK) && !(*value & ~FEATURE_CONTROL_LOCK);
     case X86_MSR_DEBUGCTL:
-        if (*value & DEBUGCTL_LBR_BTF) {
-            log_item(LOG_UNIMP, "vCPU %u: branch records and branch steps (DEBUGCTL)",
-                     cpu->vcpu->index);
+        if (*value & DEBUGCTL_LBR) {
+            log_item(LOG_UNIMP, "vCPU %u: branch records (DEBUGCTL)", cpu->vcpu->index);
         }
-        *value &= ~DEBUGCTL_LBR_BTF;
-        return !*value;
+        *value &= ~DEBUGCTL_LBR;
+        return !(*value & ~SOFT_DEBUGCTL_BTF);
     case X86_MSR_PAT:
         return are_memory_types(*value, true);
     case X86_MSR_MTRR_DEF_TYPE:

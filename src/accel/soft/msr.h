@@ -29,6 +29,9 @@ struct soft_msrs {
     unsigned leaf_count;
 };
 
+/* IA32_DEBUGCTL: TF traps behind branches; cleared by every #DB. */
+#define SOFT_DEBUGCTL_BTF UINT64_C(2)
+
 /* MISC_FEATURES_ENABLES: CPUID faults outside CPL 0 (SDM volume 2, CPUID). */
 #define SOFT_CPUID_FAULTS UINT64_C(1)
 

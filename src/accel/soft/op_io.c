@@ -8,7 +8,10 @@
 #include <string.h>
 
 #include "accel/soft/event.h"
+#include "accel/soft/mmu.h"
 #include "accel/soft/string.h"
+
+#define DR7_ENABLES 0xffu
 
 /* Items of one exit. */
 static void exit_io(struct soft_cpu *cpu, uint16_t port, void *data, uint64_t count, unsigned size,
@@ -40,6 +43,7 @@ static void in(struct soft_cpu *cpu, const struct soft_op *op)
 
     soft_check_io(cpu, port, size);
     exit_io(cpu, port, &value, 1, size, false);
+    soft_watch_io(cpu, port, size);
     if (size == 1) {
         soft_set_reg8(cpu, X86_RAX * 8, (uint8_t)value);
     } else if (size == 2) {
@@ -56,6 +60,7 @@ static void out(struct soft_cpu *cpu, const struct soft_op *op)
 
     soft_check_io(cpu, port, op->aux);
     exit_io(cpu, port, &value, 1, op->aux, true);
+    soft_watch_io(cpu, port, op->aux);
 }
 
 static void lower_port(struct soft_lower *l, const ZydisDecodedOperand *port,
@@ -139,7 +144,9 @@ static void run(struct soft_cpu *cpu, const struct soft_op *op,
     if (!count) {
         return;
     }
-    count -= chunk(cpu, op, string_limit(cpu, count));
+    /* Breakpoints trap behind each iteration. */
+    count -= chunk(cpu, op, cpu->dr7 & DR7_ENABLES ? 1 : string_limit(cpu, count));
+    soft_watch_io(cpu, (uint16_t)cpu->gpr[X86_RDX], string_size(op));
     if (repeats) {
         string_set(cpu, X86_RCX, count, mask);
         if (count) {

@@ -18,6 +18,7 @@
 #include "accel/soft/code.h"
 #include "accel/soft/event.h"
 #include "accel/soft/mailbox.h"
+#include "accel/soft/msr.h"
 #include "accel/soft/system.h"
 #include "base/log.h"
 #include "mem/machine_lock.h"
@@ -202,6 +203,16 @@ static void check_breakpoints(struct soft_cpu *cpu)
     }
 }
 
+/* With DEBUGCTL.BTF, TF traps behind branches that were taken only (SDM volume 3, 17.4.3). One that jumps
+ * to the instruction behind it looks like one that was not, unless it always jumps. */
+static bool is_step(const struct soft_cpu *cpu, enum soft_branch branch, uint64_t next)
+{
+    if (!(cpu->msrs->debugctl & SOFT_DEBUGCTL_BTF)) {
+        return true;
+    }
+    return branch == SOFT_BRANCH_ALWAYS || (branch == SOFT_BRANCH_CONDITIONAL && cpu->rip != next);
+}
+
 /* One instruction: TF, an interrupt shadow, breakpoints, -d exec. */
 static void run_single(struct soft_cpu *cpu)
 {
@@ -219,8 +230,9 @@ static void run_single(struct soft_cpu *cpu)
     }
     cpu->shadow = 0; /* the instruction may set it again */
     cpu->rflags &= ~X86_RFLAGS_RF;
+    uint64_t next = (cpu->rip + b->op[0].length) & soft_ip_mask(cpu);
     run_from(cpu, b);
-    if (steps && !cpu->stepped_over) {
+    if (steps && !cpu->stepped_over && is_step(cpu, b->branch, next)) {
         cpu->pending_dr6 |= DR6_BS;
     }
 }

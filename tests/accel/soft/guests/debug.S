@@ -190,6 +190,89 @@ main64:
         movl    $0xffff0ff0, %eax
         movq    %rax, %dr6
 
+        /* BTF: TF traps behind branches that are taken, once. */
+        begin_log 1
+        movl    $0x1d9, %ecx
+        movl    $2, %eax
+        xorl    %edx, %edx
+        wrmsr
+        set_tf
+        nop
+        cmpl    %eax, %eax
+        jne     10f
+        nop
+        jmp     10f
+        nop
+10:     nop
+        movl    A(log_count), %eax
+        EXPECT_HW(1)
+        movq    A(log), %rax
+        EXPECT_HW(A(10b))
+        movq    A(log_dr6), %rax
+        EXPECT_HW(0xffff4ff0)
+        movl    $0x1d9, %ecx
+        rdmsr
+        EXPECT_HW(0)
+        /* A call counts, and a conditional branch that is taken. */
+        begin_log 1
+        movl    $2, %eax
+        xorl    %edx, %edx
+        wrmsr
+        set_tf
+        call    11f
+        jmp     12f
+11:     ret
+12:     movl    A(log_count), %eax
+        EXPECT_HW(1)
+        movq    A(log), %rax
+        EXPECT_HW(A(11b))
+        begin_log 1
+        movl    $2, %eax
+        wrmsr
+        cmpl    %eax, %eax
+        set_tf
+        testl   %edx, %edx
+        je      13f
+        nop
+13:     nop
+        movq    A(log), %rax
+        EXPECT_HW(A(13b))
+
+        /* Ports, with CR4.DE: behind the access, of the port's width. */
+        movq    %cr4, %rbx
+        movq    %rbx, %rax
+        orl     $8, %eax
+        movq    %rax, %cr4
+        begin_log 0
+        movl    $0x82, %eax
+        movq    %rax, %dr0
+        set_dr7 0x00060402              /* G0, RW0 = 2, LEN0 = 1 */
+        inb     $0x81, %al
+        inb     $0x83, %al
+20:     movl    $0x80, %edx
+        outl    %eax, (%dx)
+21:     outb    %al, $0x84
+        movq    $A(word), %rsi
+        movl    $2, %ecx
+        movl    $0x82, %edx
+22:     rep outsb
+23:     nop
+        set_dr7 0x400
+        movl    A(log_count), %eax
+        EXPECT_HW(4)
+        movq    A(log), %rax
+        EXPECT_HW(A(20b))
+        movq    A(log_dr6), %rax
+        EXPECT_HW(0xffff0ff1)
+        movq    A(log) + 8, %rax
+        EXPECT_HW(A(21b))
+        movq    A(log) + 16, %rax
+        EXPECT_HW(A(22b))
+        movq    A(log) + 24, %rax
+        EXPECT_HW(A(23b))
+        movq    %rbx, %cr4
+        movq    $0, A(hook)
+
         /* CR4.DE: DR4 and DR5 are #UD; without they are DR6 and DR7. */
         movq    %dr4, %rax
         andl    $0xffff, %eax
