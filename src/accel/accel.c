@@ -333,3 +333,11 @@ bool accel_has_smm(void)
 {
     return current && current->has_smm;
 }
+
+void accel_enable_smm(void)
+{
+    assert(accel_has_smm());
+    if (current->ops->enable_smm) {
+        current->ops->enable_smm(current);
+    }
+}

@@ -88,6 +88,9 @@ struct accel_ops {
     void (*vcpu_inject_nmi)(struct vcpu *vcpu);
     /* An SMI, where accel.has_smm. True: it is taken at the next entry, even if the vCPU is halted. */
     bool (*vcpu_inject_smi)(struct vcpu *vcpu);
+    /* The machine has SMM: address_space_smm counts from now on. Before vCPUs run, once. NULL: it always
+     * does. Machine lock held. */
+    void (*enable_smm)(struct accel *accel);
 
     /* The A20 gate, where the engine can mask address bit 20, else NULL. Machine lock held. */
     void (*set_a20)(struct accel *accel, bool open);
@@ -160,5 +163,7 @@ bool accel_a20(void); /* as the guest finds it */
  * before its next instruction. Only where accel_has_smm(). Machine lock held. */
 void accel_raise_smi(void);
 bool accel_has_smm(void);
+/* By the machine that has it, before vCPUs run. Machine lock held. */
+void accel_enable_smm(void);
 
 #endif

@@ -192,7 +192,10 @@ bool machine_init(struct machine *machine, struct error **errp)
     }
     machine_lock();
     mem_transaction_begin();
-    mem_region_set_enabled(mem_smram(), machine->smm);
+    if (machine->smm) {
+        mem_region_set_enabled(mem_smram(), true);
+        accel_enable_smm();
+    }
     ok = machine->type->init(machine, errp);
     mem_transaction_commit();
     machine_unlock();

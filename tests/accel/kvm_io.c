@@ -342,7 +342,7 @@ static void test_too_many_slots(void **unused)
     struct mem_region pages[24] = {0};
 
     start_vm("on");
-    kvm_of(accel)->max_slots = kvm_of(accel)->slot_count;
+    kvm_of(accel)->max_slots = kvm_of(accel)->memory.slot_count;
     autofree char *text = capture_stderr(add_pages, pages);
 
     assert_contains(text, "4096 bytes");

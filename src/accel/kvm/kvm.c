@@ -180,6 +180,9 @@ static void read_capabilities(struct kvm_accel *kvm)
 
 static void enable_capabilities(struct kvm_accel *kvm)
 {
+    /* With a LAPIC of ferry's own a vCPU's state could not be set to be in SMM, or out of it (state.c). */
+    kvm->accel.has_smm = kvm->has_smm && kvm->accel.irqchip != IRQCHIP_OFF &&
+                         kvm_check(kvm->vm_fd, KVM_CAP_MULTI_ADDRESS_SPACE) > 1;
     if (kvm_check(kvm->vm_fd, KVM_CAP_EXCEPTION_PAYLOAD) &&
         kvm_enable_cap(kvm->vm_fd, KVM_CAP_EXCEPTION_PAYLOAD, 1) == 0) {
         kvm->has_exception_payload = true;
@@ -212,7 +215,7 @@ static void kvm_destroy(struct accel *accel)
 {
     struct kvm_accel *kvm = kvm_of(accel);
 
-    if (kvm->memory_listener.kvm) {
+    if (kvm->memory.kvm) {
         bool held = machine_lock_held();
         if (!held) {
             machine_lock();
@@ -232,9 +235,6 @@ static void kvm_destroy(struct accel *accel)
     }
     pthread_cond_destroy(&kvm->hold_cond);
     pthread_mutex_destroy(&kvm->hold_lock);
-    free(kvm->removed);
-    free(kvm->added);
-    free(kvm->slots);
     free(kvm->routes);
     free(kvm->supported);
     free(kvm->msrs);
@@ -338,6 +338,8 @@ const struct accel_ops kvm_ops = {
     .vcpu_inject = kvm_vcpu_inject,
     .vcpu_request_window = kvm_vcpu_request_window,
     .vcpu_inject_nmi = kvm_vcpu_inject_nmi,
+    .vcpu_inject_smi = kvm_vcpu_inject_smi,
+    .enable_smm = kvm_enable_smm,
     .irq_set = kvm_irq_set,
     .msi_send = kvm_msi_send,
     .route_add = kvm_route_add,

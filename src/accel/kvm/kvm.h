@@ -40,6 +40,18 @@ struct kvm_listener {
     bool is_pio;
 };
 
+/* What a CPU sees, or what it sees in SMM: KVM's address spaces 0 and 1 (KVM_CAP_MULTI_ADDRESS_SPACE). */
+struct kvm_memory {
+    struct mem_listener listener;
+    struct kvm_accel *kvm; /* NULL: not in use */
+    struct address_space *space;
+    unsigned id;
+    struct mem_section *removed, *added; /* of the transaction that is being told */
+    unsigned removed_count, added_count, removed_size, added_size;
+    struct kvm_slot *slots;
+    unsigned slot_count; /* allocated */
+};
+
 /* An MSI route; its GSI is ACCEL_GSI_PINS + its index. Pins of a split irqchip have theirs. */
 struct kvm_route {
     bool used, in_kernel;
@@ -63,11 +75,8 @@ struct kvm_accel {
     unsigned msr_count;
 
     /* machine lock */
-    struct kvm_listener memory_listener, mmio_listener, pio_listener;
-    struct mem_section *removed, *added; /* of the transaction that is being told */
-    unsigned removed_count, added_count, removed_size, added_size;
-    struct kvm_slot *slots;
-    unsigned slot_count; /* allocated */
+    struct kvm_memory memory, smm_memory;
+    struct kvm_listener mmio_listener, pio_listener;
     bool doorbell_warned;
     struct kvm_route *routes;
     unsigned route_count;                  /* allocated */
@@ -137,6 +146,7 @@ bool kvm_vcpu_interrupt_ready(struct vcpu *vcpu);
 void kvm_vcpu_inject(struct vcpu *vcpu, uint8_t vector);
 void kvm_vcpu_request_window(struct vcpu *vcpu, bool on);
 void kvm_vcpu_inject_nmi(struct vcpu *vcpu);
+bool kvm_vcpu_inject_smi(struct vcpu *vcpu);
 /* No vCPU is in the guest between the two. Machine lock held; not a vCPU that is in the guest. */
 void kvm_hold_vcpus(struct kvm_accel *kvm);
 void kvm_release_vcpus(struct kvm_accel *kvm);
@@ -157,6 +167,8 @@ bool kvm_vcpu_set_cpuid(struct kvm_vcpu *kv, struct error **errp);
 /* memory.c, doorbell.c. Machine lock held. */
 void kvm_init_memory(struct kvm_accel *kvm);
 void kvm_cleanup_memory(struct kvm_accel *kvm);
+/* accel_ops.enable_smm: SMRAM, too. */
+void kvm_enable_smm(struct accel *accel);
 void kvm_init_doorbells(struct kvm_accel *kvm);
 void kvm_cleanup_doorbells(struct kvm_accel *kvm);
 /* Carries out the writes that the kernel has kept back. vCPU thread, without the machine lock. */

@@ -22,45 +22,52 @@
 #include "base/range.h"
 #include "device/system.h"
 
-static struct kvm_accel *kvm_from(struct mem_listener *listener)
+static struct kvm_memory *memory_from(struct mem_listener *listener)
 {
-    return container_of(listener, struct kvm_listener, listener)->kvm;
+    return container_of(listener, struct kvm_memory, listener);
+}
+
+/* Of KVM's numbers the upper half is the address space's. */
+static uint32_t slot_number(const struct kvm_memory *memory, const struct kvm_slot *slot)
+{
+    return (uint32_t)(slot - memory->slots) | memory->id << 16;
 }
 
 /* ---- slots ---------------------------------------------------------------------------------- */
 
-static struct kvm_slot *slot_at(struct kvm_accel *kvm, uint64_t address)
+static struct kvm_slot *slot_at(struct kvm_memory *memory, uint64_t address)
 {
-    for (unsigned i = 0; i < kvm->slot_count; i++) {
-        if (kvm->slots[i].used && kvm->slots[i].address == address) {
-            return &kvm->slots[i];
+    for (unsigned i = 0; i < memory->slot_count; i++) {
+        if (memory->slots[i].used && memory->slots[i].address == address) {
+            return &memory->slots[i];
         }
     }
     return NULL;
 }
 
-static struct kvm_slot *slot_new(struct kvm_accel *kvm)
+static struct kvm_slot *slot_new(struct kvm_memory *memory)
 {
-    for (unsigned i = 0; i < kvm->slot_count; i++) {
-        if (!kvm->slots[i].used) {
-            return &kvm->slots[i];
+    for (unsigned i = 0; i < memory->slot_count; i++) {
+        if (!memory->slots[i].used) {
+            return &memory->slots[i];
         }
     }
-    unsigned count = MIN(kvm->slot_count ? 2 * kvm->slot_count : 16, kvm->max_slots);
-    if (count == kvm->slot_count) {
+    unsigned count = MIN(memory->slot_count ? 2 * memory->slot_count : 16, memory->kvm->max_slots);
+    if (count == memory->slot_count) {
         return NULL;
     }
-    kvm->slots = xreallocarray(kvm->slots, count, sizeof(*kvm->slots));
-    memset(kvm->slots + kvm->slot_count, 0, (count - kvm->slot_count) * sizeof(*kvm->slots));
-    struct kvm_slot *slot = &kvm->slots[kvm->slot_count];
-    kvm->slot_count = count;
+    memory->slots = xreallocarray(memory->slots, count, sizeof(*memory->slots));
+    memset(memory->slots + memory->slot_count, 0,
+           (count - memory->slot_count) * sizeof(*memory->slots));
+    struct kvm_slot *slot = &memory->slots[memory->slot_count];
+    memory->slot_count = count;
     return slot;
 }
 
-static int slot_commit(struct kvm_accel *kvm, const struct kvm_slot *slot, uint64_t size)
+static int slot_commit(struct kvm_memory *memory, const struct kvm_slot *slot, uint64_t size)
 {
     struct kvm_userspace_memory_region region = {
-        .slot = slot - kvm->slots,
+        .slot = slot_number(memory, slot),
         .flags = size ? slot->flags : 0,
         .guest_phys_addr = slot->address,
         .memory_size = size,
@@ -68,7 +75,7 @@ static int slot_commit(struct kvm_accel *kvm, const struct kvm_slot *slot, uint6
     };
 
     KVM_COUNT(set_memory_region);
-    return kvm_ioctl(kvm->vm_fd, KVM_SET_USER_MEMORY_REGION, &region);
+    return kvm_ioctl(memory->kvm->vm_fd, KVM_SET_USER_MEMORY_REGION, &region);
 }
 
 /* Without the slot the guest would go on without its memory: the VM stops instead. */
@@ -81,15 +88,15 @@ static void slot_failed(const struct kvm_slot *slot, const char *reason)
 
 /* ---- dirty log ------------------------------------------------------------------------------- */
 
-static void slot_sync(struct kvm_accel *kvm, const struct kvm_slot *slot)
+static void slot_sync(struct kvm_memory *memory, const struct kvm_slot *slot)
 {
     uint64_t pages = slot->size / GUEST_PAGE_SIZE;
     size_t words = (pages + 63) / 64;
     autofree uint64_t *bitmap = xcalloc(words, sizeof(*bitmap));
-    struct kvm_dirty_log log = {.slot = slot - kvm->slots, .dirty_bitmap = bitmap};
+    struct kvm_dirty_log log = {.slot = slot_number(memory, slot), .dirty_bitmap = bitmap};
 
     KVM_COUNT(get_dirty_log);
-    if (kvm_ioctl(kvm->vm_fd, KVM_GET_DIRTY_LOG, &log) < 0) {
+    if (kvm_ioctl(memory->kvm->vm_fd, KVM_GET_DIRTY_LOG, &log) < 0) {
         /* Nothing is known: everything may have been written. */
         ram_set_dirty(slot->ram, slot->ram_offset, slot->size);
         return;
@@ -132,39 +139,39 @@ static bool section_slot(const struct kvm_accel *kvm, const struct mem_section *
     return true;
 }
 
-static void remove_section(struct kvm_accel *kvm, const struct mem_section *section)
+static void remove_section(struct kvm_memory *memory, const struct mem_section *section)
 {
     struct kvm_slot wanted, *slot;
 
-    if (!section_slot(kvm, section, &wanted)) {
+    if (!section_slot(memory->kvm, section, &wanted)) {
         return;
     }
-    slot = slot_at(kvm, wanted.address);
+    slot = slot_at(memory, wanted.address);
     if (!slot) {
         return;
     }
     if (slot->flags & KVM_MEM_LOG_DIRTY_PAGES) {
-        slot_sync(kvm, slot);
+        slot_sync(memory, slot);
     }
-    slot_commit(kvm, slot, 0);
+    slot_commit(memory, slot, 0);
     slot->used = false;
 }
 
-static void add_section(struct kvm_accel *kvm, const struct mem_section *section)
+static void add_section(struct kvm_memory *memory, const struct mem_section *section)
 {
     struct kvm_slot wanted, *slot;
     int ret;
 
-    if (!section_slot(kvm, section, &wanted)) {
+    if (!section_slot(memory->kvm, section, &wanted)) {
         return;
     }
-    slot = slot_new(kvm);
+    slot = slot_new(memory);
     if (!slot) {
         slot_failed(&wanted, "the host's KVM has no more slots");
         return;
     }
     *slot = wanted;
-    ret = slot_commit(kvm, slot, slot->size);
+    ret = slot_commit(memory, slot, slot->size);
     if (ret < 0) {
         slot_failed(slot, strerror(-ret));
         slot->used = false;
@@ -185,22 +192,22 @@ static void collect(struct mem_section **list, unsigned *count, unsigned *size,
 
 static void on_region_del(struct mem_listener *listener, const struct mem_section *section)
 {
-    struct kvm_accel *kvm = kvm_from(listener);
-    collect(&kvm->removed, &kvm->removed_count, &kvm->removed_size, section);
+    struct kvm_memory *memory = memory_from(listener);
+    collect(&memory->removed, &memory->removed_count, &memory->removed_size, section);
 }
 
 static void on_region_add(struct mem_listener *listener, const struct mem_section *section)
 {
-    struct kvm_accel *kvm = kvm_from(listener);
-    collect(&kvm->added, &kvm->added_count, &kvm->added_size, section);
+    struct kvm_memory *memory = memory_from(listener);
+    collect(&memory->added, &memory->added_count, &memory->added_size, section);
 }
 
-static bool replaces_memory(const struct kvm_accel *kvm)
+static bool replaces_memory(const struct kvm_memory *memory)
 {
-    for (unsigned i = 0; i < kvm->removed_count; i++) {
-        const struct mem_section *gone = &kvm->removed[i];
-        for (unsigned k = 0; gone->is_ram && k < kvm->added_count; k++) {
-            const struct mem_section *come = &kvm->added[k];
+    for (unsigned i = 0; i < memory->removed_count; i++) {
+        const struct mem_section *gone = &memory->removed[i];
+        for (unsigned k = 0; gone->is_ram && k < memory->added_count; k++) {
+            const struct mem_section *come = &memory->added[k];
             if (come->is_ram &&
                 range_overlaps(gone->address, gone->size, come->address, come->size)) {
                 return true;
@@ -212,46 +219,47 @@ static bool replaces_memory(const struct kvm_accel *kvm)
 
 static void on_commit(struct mem_listener *listener)
 {
-    struct kvm_accel *kvm = kvm_from(listener);
-    bool hold = replaces_memory(kvm);
+    struct kvm_memory *memory = memory_from(listener);
+    bool hold = replaces_memory(memory);
 
     if (hold) {
-        kvm_hold_vcpus(kvm);
+        kvm_hold_vcpus(memory->kvm);
     }
-    for (unsigned i = 0; i < kvm->removed_count; i++) {
-        remove_section(kvm, &kvm->removed[i]);
+    for (unsigned i = 0; i < memory->removed_count; i++) {
+        remove_section(memory, &memory->removed[i]);
     }
-    for (unsigned i = 0; i < kvm->added_count; i++) {
-        add_section(kvm, &kvm->added[i]);
+    for (unsigned i = 0; i < memory->added_count; i++) {
+        add_section(memory, &memory->added[i]);
     }
-    kvm->removed_count = kvm->added_count = 0;
+    memory->removed_count = memory->added_count = 0;
     if (hold) {
-        kvm_release_vcpus(kvm);
+        kvm_release_vcpus(memory->kvm);
     }
 }
 
-static struct kvm_slot *slot_of_section(struct kvm_accel *kvm, const struct mem_section *section)
+static struct kvm_slot *slot_of_section(struct kvm_memory *memory,
+                                        const struct mem_section *section)
 {
     struct kvm_slot wanted;
 
-    return section_slot(kvm, section, &wanted) ? slot_at(kvm, wanted.address) : NULL;
+    return section_slot(memory->kvm, section, &wanted) ? slot_at(memory, wanted.address) : NULL;
 }
 
 static void on_log_changed(struct mem_listener *listener, const struct mem_section *section)
 {
-    struct kvm_accel *kvm = kvm_from(listener);
-    struct kvm_slot *slot = slot_of_section(kvm, section);
+    struct kvm_memory *memory = memory_from(listener);
+    struct kvm_slot *slot = slot_of_section(memory, section);
     int ret;
 
     if (!slot) {
         return;
     }
     if (slot->flags & KVM_MEM_LOG_DIRTY_PAGES) {
-        slot_sync(kvm, slot);
+        slot_sync(memory, slot);
     }
     slot->flags &= ~KVM_MEM_LOG_DIRTY_PAGES;
     slot->flags |= section->dirty_log ? KVM_MEM_LOG_DIRTY_PAGES : 0;
-    ret = slot_commit(kvm, slot, slot->size);
+    ret = slot_commit(memory, slot, slot->size);
     if (ret < 0) {
         slot_failed(slot, strerror(-ret));
     }
@@ -259,18 +267,21 @@ static void on_log_changed(struct mem_listener *listener, const struct mem_secti
 
 static void on_log_sync(struct mem_listener *listener, const struct mem_section *section)
 {
-    struct kvm_accel *kvm = kvm_from(listener);
-    struct kvm_slot *slot = slot_of_section(kvm, section);
+    struct kvm_memory *memory = memory_from(listener);
+    struct kvm_slot *slot = slot_of_section(memory, section);
 
     if (slot && slot->flags & KVM_MEM_LOG_DIRTY_PAGES) {
-        slot_sync(kvm, slot);
+        slot_sync(memory, slot);
     }
 }
 
-void kvm_init_memory(struct kvm_accel *kvm)
+static void listen(struct kvm_memory *memory, struct kvm_accel *kvm, struct address_space *space,
+                   unsigned id)
 {
-    kvm->memory_listener = (struct kvm_listener){
+    *memory = (struct kvm_memory){
         .kvm = kvm,
+        .space = space,
+        .id = id,
         .listener =
             {
                 .region_add = on_region_add,
@@ -281,10 +292,33 @@ void kvm_init_memory(struct kvm_accel *kvm)
                 .priority = 10,
             },
     };
-    address_space_add_listener(address_space_memory, &kvm->memory_listener.listener);
+    address_space_add_listener(space, &memory->listener);
+}
+
+void kvm_init_memory(struct kvm_accel *kvm)
+{
+    listen(&kvm->memory, kvm, address_space_memory, 0);
+}
+
+void kvm_enable_smm(struct accel *accel)
+{
+    struct kvm_accel *kvm = kvm_of(accel);
+
+    listen(&kvm->smm_memory, kvm, address_space_smm, 1);
+}
+
+static void forget(struct kvm_memory *memory)
+{
+    if (memory->kvm) {
+        address_space_remove_listener(memory->space, &memory->listener);
+    }
+    free(memory->removed);
+    free(memory->added);
+    free(memory->slots);
 }
 
 void kvm_cleanup_memory(struct kvm_accel *kvm)
 {
-    address_space_remove_listener(address_space_memory, &kvm->memory_listener.listener);
+    forget(&kvm->smm_memory);
+    forget(&kvm->memory);
 }

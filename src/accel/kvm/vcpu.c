@@ -258,6 +258,7 @@ static void translate_exit(struct kvm_vcpu *kv, struct vcpu_exit *exit)
         exit->mmio.address = run->mmio.phys_addr;
         exit->mmio.length = run->mmio.len;
         exit->mmio.is_write = run->mmio.is_write;
+        exit->mmio.is_smm = run->flags & KVM_RUN_X86_SMM;
         break;
     case KVM_EXIT_HLT:
         exit->reason = VCPU_EXIT_HLT;
@@ -403,4 +404,10 @@ void kvm_vcpu_request_window(struct vcpu *vcpu, bool on)
 void kvm_vcpu_inject_nmi(struct vcpu *vcpu)
 {
     kvm_ioctl(kvm_vcpu_of(vcpu)->fd, KVM_NMI, 0ul);
+}
+
+/* The kernel keeps it pending, and wakes a vCPU that it has halted. */
+bool kvm_vcpu_inject_smi(struct vcpu *vcpu)
+{
+    return kvm_ioctl(kvm_vcpu_of(vcpu)->fd, KVM_SMI, 0ul) == 0;
 }
