@@ -2,8 +2,8 @@
 /*
  * Writes of control and debug registers (SDM volume 3, 2.5, 4.1, 10.8.5 and 17.2; volume 2, MOV).
  *
- * All checks come before the first change. Whatever changes translations flushes the TLB; nothing of
- * it is tagged by PCID, so every load of CR3 flushes all, which the architecture allows (4.10.4.1).
+ * All checks come before the first change. Whatever changes translations flushes the TLB; what is said to
+ * be global goes, too, which the architecture allows (4.10.4.1).
  */
 #include <string.h>
 
@@ -131,9 +131,14 @@ void soft_write_cr3(struct soft_cpu *cpu, uint64_t value)
     if (is_pae_paging(cpu->cr0, cpu->cr4, cpu->efer) && !soft_load_pdptes(cpu, value)) {
         refuse(cpu);
     }
-    if (!keeps || value != cpu->cr3) {
-        cpu->cr3 = value;
+    cpu->cr3 = value;
+    if (!has_pcid) {
         soft_tlb_flush(cpu);
+        return;
+    }
+    soft_tlb_select(cpu, value & CR3_PCID);
+    if (!keeps) {
+        soft_tlb_flush_pcid(cpu, value & CR3_PCID);
     }
 }
 

@@ -233,6 +233,8 @@ void soft_invpcid(struct soft_cpu *cpu, const struct soft_op *op)
     }
     if (type == ADDRESS) {
         soft_tlb_flush_page(cpu, linear);
+    } else if (type == CONTEXT) {
+        soft_tlb_flush_pcid(cpu, (unsigned)pcid);
     } else {
         soft_tlb_flush(cpu);
     }

@@ -110,11 +110,7 @@ static bool soft_vcpu_init(struct vcpu *vcpu, struct error **errp)
     cpu->index = vcpu->index;
     cpu->page_wrap = SOFT_PAGE_WRAP;
     vcpu->engine = cpu;
-    cpu->tlb = xaligned_alloc(64, sizeof(*cpu->tlb));
-    memset(cpu->tlb, 0, sizeof(*cpu->tlb));
-    memset(cpu->tlb->none, 0xff, sizeof(cpu->tlb->none));
-    memset(cpu->tlb->entry, 0xff, sizeof(cpu->tlb->entry));
-    cpu->data_tlb = cpu->tlb->entry[SOFT_MMU_KERNEL];
+    soft_tlb_create(cpu);
     soft_code_init(cpu);
     cpu->mailbox = soft_mailbox_new();
     cpu->features = soft_features_new(vcpu->model);
@@ -145,7 +141,7 @@ static void soft_vcpu_destroy(struct vcpu *vcpu)
     soft_mailbox_free(cpu->mailbox);
     free((void *)cpu->features);
     free(cpu->msrs);
-    free(cpu->tlb);
+    soft_tlb_destroy(cpu);
     free(cpu);
 }
 

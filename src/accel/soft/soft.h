@@ -86,6 +86,9 @@ enum soft_slot {
 
 #define SOFT_PAGE_WRAP 8192
 
+#define SOFT_TLB_CONTEXTS                                                                          \
+    8u /* PCIDs whose translations a vCPU keeps; Linux uses 6, or 12 with PTI */
+
 struct soft_vec { /* an YMM register; XMM is its low half. Little endian. */
     union {
         uint8_t b[32];
@@ -192,7 +195,9 @@ struct soft_cpu {
     jmp_buf env;           /* soft_raise() goes there */
 
     /* ---- vCPU thread: parts with files of their own ---- */
-    struct soft_tlb *tlb;   /* tlb.h */
+    struct soft_tlb *tlb; /* tlb.h; of the present PCID: one of */
+    struct soft_tlb *contexts[SOFT_TLB_CONTEXTS];
+    uint64_t tlb_selections;
     struct soft_code *code; /* code.h */
     uint8_t scratch[64];    /* operands that have no host address (op.h, soft_rmw) */
     const struct soft_features *features;

@@ -7,9 +7,12 @@
  * a write. So a fast write tag never goes away unnoticed: whoever drops or replaces it looks at the
  * page's owners first (retire()).
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "accel/soft/mmu.h"
+#include "accel/soft/system.h"
+#include "base/alloc.h"
 #include "mem/address_space.h"
 
 #define EMPTY UINT64_MAX /* a tag; all flags are set */
@@ -19,7 +22,8 @@
 
 #define DR7_ENABLES 0xffu
 
-#define A20 BIT64(20)
+#define A20  BIT64(20)
+#define PCID 0xfffu /* of CR3 */
 
 static bool tag_matches(uint64_t tag, uint64_t page)
 {
@@ -131,9 +135,8 @@ static unsigned slot_in_use(const struct soft_tlb *tlb, enum soft_mmu mmu, unsig
     return tlb->filled_count[mmu] <= SOFT_TLB_FILLED ? tlb->filled[mmu][i] : i;
 }
 
-static void flush_array(struct soft_cpu *cpu, enum soft_mmu mmu)
+static void flush_array(struct soft_cpu *cpu, struct soft_tlb *tlb, enum soft_mmu mmu)
 {
-    struct soft_tlb *tlb = cpu->tlb;
     unsigned count = in_use(tlb, mmu);
 
     for (unsigned i = 0; has_others(cpu) && i < count; i++) {
@@ -151,9 +154,9 @@ static void flush_array(struct soft_cpu *cpu, enum soft_mmu mmu)
     tlb->used[mmu] = false;
 }
 
-void soft_tlb_flush(struct soft_cpu *cpu)
+/* What the CPU sees now. */
+static void look_at_memory(const struct soft_cpu *cpu, struct soft_tlb *tlb)
 {
-    struct soft_tlb *tlb = cpu->tlb;
     struct address_space *space = cpu->smm ? address_space_smm : address_space_memory;
     uint64_t generation = address_space_generation(space);
 
@@ -164,16 +167,34 @@ void soft_tlb_flush(struct soft_cpu *cpu)
     }
     /* The gate is the chipset's A20M#, which a processor in SMM ignores. */
     tlb->phys_mask = atomic_load(&cpu->soft->a20_closed) && !cpu->smm ? ~A20 : UINT64_MAX;
+}
+
+static void flush_context(struct soft_cpu *cpu, struct soft_tlb *tlb)
+{
     if (has_others(cpu)) {
         atomic_thread_fence(memory_order_seq_cst); /* as in retire() */
     }
     for (unsigned mmu = 0; mmu < SOFT_MMU_COUNT; mmu++) {
         if (tlb->used[mmu]) {
-            flush_array(cpu, mmu);
+            flush_array(cpu, tlb, mmu);
         }
     }
     tlb->large[0] = tlb->large[1] = 0;
     tlb->epoch++;
+}
+
+void soft_tlb_flush(struct soft_cpu *cpu)
+{
+    for (unsigned i = 0; i < SOFT_TLB_CONTEXTS; i++) {
+        struct soft_tlb *tlb = cpu->contexts[i];
+
+        if (tlb && tlb->live) {
+            flush_context(cpu, tlb);
+            tlb->live = tlb == cpu->tlb;
+        }
+    }
+    look_at_memory(cpu, cpu->tlb);
+    cpu->tlb->pcid = cpu->cr4 & X86_CR4_PCIDE ? cpu->cr3 & PCID : 0;
 }
 
 /* Of the 4 MiB, or the GiB, that an address lies in. */
@@ -185,10 +206,9 @@ static uint64_t large_bit(uint64_t linear, bool huge)
 }
 
 /* The page may be part of a large one, whose parts are anywhere in the arrays. */
-static void flush_large(struct soft_cpu *cpu, enum soft_mmu mmu, uint64_t linear)
+static void flush_large(struct soft_cpu *cpu, struct soft_tlb *tlb, enum soft_mmu mmu,
+                        uint64_t linear)
 {
-    struct soft_tlb *tlb = cpu->tlb;
-
     for (unsigned i = 0, end = in_use(tlb, mmu); i < end; i++) {
         unsigned slot = slot_in_use(tlb, mmu, i);
         struct soft_tlb_entry *e = &tlb->entry[mmu][slot];
@@ -204,14 +224,10 @@ static void flush_large(struct soft_cpu *cpu, enum soft_mmu mmu, uint64_t linear
     }
 }
 
-void soft_tlb_flush_page(struct soft_cpu *cpu, uint64_t linear)
+static void flush_page(struct soft_cpu *cpu, struct soft_tlb *tlb, uint64_t linear)
 {
-    struct soft_tlb *tlb = cpu->tlb;
     bool large;
 
-    if (!(cpu->efer & X86_EFER_LMA)) {
-        linear = (uint32_t)linear;
-    }
     tlb->epoch++; /* INVLPG: all of the walk caches (SDM volume 3, 4.10.4.1) */
     large = tlb->large[0] & large_bit(linear, false) || tlb->large[1] & large_bit(linear, true);
     for (unsigned mmu = 0; mmu < SOFT_MMU_COUNT; mmu++) {
@@ -226,14 +242,26 @@ void soft_tlb_flush_page(struct soft_cpu *cpu, uint64_t linear)
             make_empty(e);
         }
         if (large) {
-            flush_large(cpu, mmu, linear);
+            flush_large(cpu, tlb, mmu, linear);
         }
     }
 }
 
-bool soft_tlb_protect(struct soft_cpu *cpu, const struct soft_ram *ram, uint64_t ram_page)
+/* Global pages are so in every PCID; nothing here knows which are. */
+void soft_tlb_flush_page(struct soft_cpu *cpu, uint64_t linear)
 {
-    struct soft_tlb *tlb = cpu->tlb;
+    if (!(cpu->efer & X86_EFER_LMA)) {
+        linear = (uint32_t)linear;
+    }
+    for (unsigned i = 0; i < SOFT_TLB_CONTEXTS; i++) {
+        if (cpu->contexts[i] && cpu->contexts[i]->live) {
+            flush_page(cpu, cpu->contexts[i], linear);
+        }
+    }
+}
+
+static bool protect(struct soft_tlb *tlb, const struct soft_ram *ram, uint64_t ram_page)
+{
     bool any = false;
 
     for (unsigned mmu = 0; mmu < SOFT_MMU_COUNT; mmu++) {
@@ -249,6 +277,105 @@ bool soft_tlb_protect(struct soft_cpu *cpu, const struct soft_ram *ram, uint64_t
         }
     }
     return any;
+}
+
+bool soft_tlb_protect(struct soft_cpu *cpu, const struct soft_ram *ram, uint64_t ram_page)
+{
+    bool any = false;
+
+    for (unsigned i = 0; i < SOFT_TLB_CONTEXTS; i++) {
+        if (cpu->contexts[i] && cpu->contexts[i]->live) {
+            any |= protect(cpu->contexts[i], ram, ram_page);
+        }
+    }
+    return any;
+}
+
+/* ---- PCIDs -------------------------------------------------------------------------------------- */
+
+static struct soft_tlb *tlb_new(void)
+{
+    struct soft_tlb *tlb = xaligned_alloc(64, sizeof(*tlb));
+
+    memset(tlb, 0, sizeof(*tlb));
+    memset(tlb->none, 0xff, sizeof(tlb->none));
+    memset(tlb->entry, 0xff, sizeof(tlb->entry));
+    return tlb;
+}
+
+void soft_tlb_create(struct soft_cpu *cpu)
+{
+    cpu->tlb = cpu->contexts[0] = tlb_new();
+    cpu->tlb->live = true;
+    cpu->data_tlb = cpu->tlb->entry[SOFT_MMU_KERNEL];
+    look_at_memory(cpu, cpu->tlb);
+}
+
+void soft_tlb_destroy(struct soft_cpu *cpu)
+{
+    for (unsigned i = 0; i < SOFT_TLB_CONTEXTS; i++) {
+        free(cpu->contexts[i]);
+    }
+}
+
+static struct soft_tlb *find_pcid(const struct soft_cpu *cpu, unsigned pcid)
+{
+    for (unsigned i = 0; i < SOFT_TLB_CONTEXTS; i++) {
+        struct soft_tlb *tlb = cpu->contexts[i];
+
+        if (tlb && tlb->live && tlb->pcid == pcid) {
+            return tlb;
+        }
+    }
+    return NULL;
+}
+
+void soft_tlb_flush_pcid(struct soft_cpu *cpu, unsigned pcid)
+{
+    struct soft_tlb *tlb = find_pcid(cpu, pcid);
+
+    if (tlb) {
+        flush_context(cpu, tlb);
+        look_at_memory(cpu, tlb);
+    }
+}
+
+/* One without entries: new, or taken from the PCID that has not been used for longest. */
+static struct soft_tlb *context_for(struct soft_cpu *cpu, unsigned pcid)
+{
+    struct soft_tlb *oldest = NULL;
+
+    for (unsigned i = 0; i < SOFT_TLB_CONTEXTS; i++) {
+        struct soft_tlb *tlb = cpu->contexts[i];
+
+        if (!tlb) {
+            tlb = cpu->contexts[i] = tlb_new();
+        }
+        if (!tlb->live) {
+            oldest = tlb;
+            break;
+        }
+        if (tlb != cpu->tlb && (!oldest || tlb->selected < oldest->selected)) {
+            oldest = tlb;
+        }
+    }
+    flush_context(cpu, oldest);
+    look_at_memory(cpu, oldest);
+    oldest->live = true;
+    oldest->pcid = (uint16_t)pcid;
+    return oldest;
+}
+
+void soft_tlb_select(struct soft_cpu *cpu, unsigned pcid)
+{
+    struct soft_tlb *tlb = cpu->tlb->pcid == pcid ? cpu->tlb : find_pcid(cpu, pcid);
+
+    if (!tlb) {
+        tlb = context_for(cpu, pcid);
+    }
+    tlb->selected = ++cpu->tlb_selections;
+    cpu->tlb = tlb;
+    soft_update_tlb(cpu);
 }
 
 /* ---- filling ----------------------------------------------------------------------------------- */

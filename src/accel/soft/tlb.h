@@ -14,6 +14,10 @@
  * One array per kind of privilege, so that a change of CPL flushes nothing. x86 guests expect that
  * loads and stores stay in order (SDM 8.2.2): guest accesses are volatile, and the host is an x86.
  *
+ * Each PCID that the guest has used lately has a struct soft_tlb of its own (CR4.PCIDE; else there is
+ * one): a load of CR3 that keeps translations takes the other PCID's. What changes memory or modes empties
+ * all of them.
+ *
  * All of it: vCPU thread.
  */
 #ifndef FERRY_ACCEL_SOFT_TLB_H
@@ -120,7 +124,15 @@ struct soft_tlb {
     struct soft_walk_cache walks[SOFT_WALK_LEVELS][SOFT_WALK_CACHE];
     uint64_t epoch;
     struct soft_rmw rmw;
+    /* of cpu->contexts: */
+    uint16_t pcid;
+    bool live;         /* may have entries of this PCID */
+    uint64_t selected; /* when it last was cpu->tlb, in selections */
 };
+
+/* The TLB of a vCPU that begins. */
+void soft_tlb_create(struct soft_cpu *cpu);
+void soft_tlb_destroy(struct soft_cpu *cpu);
 
 /* ---- guest memory, once there is a host pointer ---------------------------------------------- */
 
@@ -176,8 +188,11 @@ void soft_fetch_bytes(struct soft_cpu *cpu, uint64_t linear, uint8_t *buf, unsig
 
 /* ---- flushes --------------------------------------------------------------------------------- */
 
-void soft_tlb_flush(struct soft_cpu *cpu);                       /* everything */
-void soft_tlb_flush_page(struct soft_cpu *cpu, uint64_t linear); /* in every array */
+void soft_tlb_flush(struct soft_cpu *cpu); /* everything; cr3, cr4 and smm as they are to be */
+void soft_tlb_flush_pcid(struct soft_cpu *cpu, unsigned pcid);
+void soft_tlb_flush_page(struct soft_cpu *cpu, uint64_t linear); /* in every array, of any PCID */
+/* cpu->tlb is that of a PCID from now on, as it was left if it is known yet. */
+void soft_tlb_select(struct soft_cpu *cpu, unsigned pcid);
 /* A page of RAM gets decoded code: writes to it go the slow way from now on. True if there was an
  * entry that let them go the fast way. */
 bool soft_tlb_protect(struct soft_cpu *cpu, const struct soft_ram *ram, uint64_t ram_page);

@@ -15,7 +15,18 @@
 #define PML4E  (TABLES + 8)
 #define TARGET (FREE + 0x1000)
 
+#define ROOT_2 (TABLES + 0xb000) /* another PML4 */
+
+/* Bit 63: translations of the PCID stay. */
+.macro set_cr3 value, keep
+        movabsq $(\value) + (\keep << 63), %rax
+        movq    %rax, %cr3
+.endm
+
         bits    64
+        .balign 8
+invpcid_operand:
+        .quad   1, 0
 /* R8: bits of the four entries, 8 each, PML4 first (P W U at 2..0); bit 63 of an entry from R9's bits
  * 3 to 0. Clears A and D, flushes. */
 set_entries:
@@ -505,6 +516,88 @@ main64:
         EXPECT(0x90)
         movq    $TABLES + 1, %rax       /* without bit 63: flushed */
         movq    %rax, %cr3
+        movzbl  (%rdi), %eax
+        EXPECT(0x90)
+        /* Bit 63 keeps them, also in tables that differ. */
+        movq    TABLES, %rax
+        movq    %rax, ROOT_2
+        movq    $TABLES + 0xc007, ROOT_2 + 8
+        movq    $TABLES + 0xd007, TABLES + 0xc000
+        movq    $TABLES + 0xe007, TABLES + 0xd000
+        movq    $FREE + 0x2007, TABLES + 0xe000
+        movq    $TARGET + 7, PT
+        set_cr3 TABLES + 1, 0
+        movzbl  (%rdi), %eax
+        EXPECT(0xc3)
+        set_cr3 ROOT_2 + 2, 0
+        movzbl  (%rdi), %eax
+        EXPECT(0x90)
+        set_cr3 TABLES + 1, 1
+        movzbl  (%rdi), %eax
+        EXPECT(0xc3)
+        set_cr3 ROOT_2 + 2, 1
+        movzbl  (%rdi), %eax
+        EXPECT(0x90)
+        /* INVLPG reaches a global page of another PCID. */
+        movq    %cr4, %rax
+        btsq    $7, %rax
+        movq    %rax, %cr4
+        movq    $TARGET + 0x107, PT
+        set_cr3 TABLES + 1, 0
+        movzbl  (%rdi), %eax
+        EXPECT(0xc3)
+        set_cr3 ROOT_2 + 2, 1
+        movq    $FREE + 0x2007, PT
+        invlpg  (%rdi)
+        set_cr3 TABLES + 1, 1
+        movzbl  (%rdi), %eax
+        EXPECT(0x90)
+        movq    %cr4, %rax
+        btrq    $7, %rax
+        movq    %rax, %cr4
+        /* INVPCID (CPUID 7.EBX 10): of an address, of a PCID. */
+        pushq   %rbx
+        movl    $7, %eax
+        xorl    %ecx, %ecx
+        cpuid
+        btl     $10, %ebx
+        popq    %rbx
+        jnc     3f
+        set_cr3 ROOT_2 + 2, 1
+        movq    $TARGET + 7, PT
+        movq    %rdi, A(invpcid_operand) + 8
+        xorl    %ecx, %ecx
+        invpcid A(invpcid_operand), %rcx
+        set_cr3 TABLES + 1, 1
+        movzbl  (%rdi), %eax
+        EXPECT(0xc3)
+        set_cr3 ROOT_2 + 2, 1
+        movq    $FREE + 0x2007, PT
+        movl    $1, %ecx
+        invpcid A(invpcid_operand), %rcx
+        set_cr3 TABLES + 1, 1
+        movzbl  (%rdi), %eax
+        EXPECT(0x90)
+        /* Far more PCIDs than anybody keeps; what was written through one is code of another. */
+3:      movq    $ROOT_2 + 3, %rdx
+        xorl    %ecx, %ecx
+4:      movq    %rdx, %rax
+        btsq    $63, %rax
+        movq    %rax, %cr3
+        movb    $0x90, (%rdi)           /* NOP; RET behind it */
+        movb    $0xc3, 1(%rdi)
+        call    *%rdi
+        movb    $0xc3, (%rdi)
+        call    *%rdi
+        movzbl  (%rdi), %eax
+        addl    %eax, %ecx
+        incq    %rdx
+        cmpq    $ROOT_2 + 35, %rdx
+        jb      4b
+        movl    %ecx, %eax
+        EXPECT(0xc3 * 32)
+        movb    $0x90, (%rdi)
+        set_cr3 TABLES + 1, 1
         movzbl  (%rdi), %eax
         EXPECT(0x90)
         try     2f
