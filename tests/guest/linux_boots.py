@@ -8,6 +8,7 @@ of its virtio-blk disk are checked on both sides, as under KVM (tests/kvm/linux_
                                                  another job loads the machine
     linux_boots.py --build build --only 'q35/*'
     linux_boots.py --vmm qemu                    the same with Debian's QEMU (TCG)
+    linux_boots.py --build build/asan --prefix guest/linux-asan --only 'q35/bzimage/smp1/*'
 """
 import argparse
 import dataclasses
@@ -138,6 +139,7 @@ def main():
     parser.add_argument("--vmm", choices=("ferry", "qemu"), default="ferry")
     parser.add_argument("--long", action="store_true")
     parser.add_argument("--only", metavar="PATTERN", default="*")
+    parser.add_argument("--prefix", default="guest/linux", help="of the names of cases")
     parser.add_argument("--list", action="store_true", help="the names of the boots")
     parser.add_argument("--verbose", action="store_true", help="show every console")
     options = parser.parse_args()
@@ -166,7 +168,7 @@ def main():
                 if fault or options.verbose:
                     report.show_tail(outcome.output)
 
-        boot_all(table, "guest/linux")
+        boot_all(table, options.prefix)
         if row:
             with Load():
                 boot_all(row, "guest/linux-loaded")
