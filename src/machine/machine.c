@@ -135,6 +135,10 @@ bool machine_set(struct machine *machine, const char *name, const char *value, s
             }
             return true;
         }
+        if (!strcmp(name, "smm") && strcmp(value, "auto") && !parse_bool(value, &on)) {
+            error_set(errp, "-machine smm=%s: needs 'on', 'off' or 'auto'", value);
+            return false;
+        }
         if (p->is_bool) {
             if (!parse_bool(value, &on)) {
                 error_set(errp, "-machine %s=%s: needs 'on' or 'off'", name, value);
@@ -165,10 +169,7 @@ static bool choose_smm(struct machine *machine, struct error **errp)
         machine->smm = accel_has_smm();
         return true;
     }
-    if (!parse_bool(option, &machine->smm)) {
-        error_set(errp, "-machine smm=%s: needs 'on', 'off' or 'auto'", option);
-        return false;
-    }
+    parse_bool(option, &machine->smm); /* machine_set() has seen that it is one */
     if (machine->smm && !accel_has_smm()) {
         error_set(errp,
                   "-machine smm=on: the accelerator has no system management mode; leave it out "

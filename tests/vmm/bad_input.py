@@ -145,6 +145,7 @@ TABLE = [
     ("-M q35,acpi=perhaps", "perhaps"),
     ("-M q35,hpet=on", "hpet"),
     ("-M q35,kernel-irqchip=maybe", "maybe"),
+    ("-M q35,smm=maybe", "maybe"),
     ("-accel kmv", "kmv", "kvm"),
     ("-accel qtest,foo=on", "foo"),
     ("-cpu nope", "nope", "-cpu help"),
