@@ -89,13 +89,13 @@ class Outcome:
     seconds: float
 
 
-def run(vmm, boot, folder):
+def run(vmm, boot, folder, seconds):
     start = time.monotonic()
     try:
         done = subprocess.run([*vmm, *boot.arguments("disk.img")], cwd=folder, text=True,
                               errors="replace", stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              timeout=BOOT_SECONDS, check=False)
+                              timeout=seconds, check=False)
         status, output = done.returncode, done.stdout
     except subprocess.TimeoutExpired as expired:
         status, output = None, (expired.stdout or b"").decode(errors="replace")
@@ -110,9 +110,9 @@ def warnings(output):
             if pattern.search(line) and not any(known in line for known in KNOWN_WARNINGS)]
 
 
-def one_boot(vmm, boot, folder, disk):
+def one_boot(vmm, boot, folder, disk, seconds):
     disk.write(folder / "disk.img")
-    outcome = run(vmm, boot, folder)
+    outcome = run(vmm, boot, folder, seconds)
     # 512 MiB; names of columns that fault_in_console() looks at are the same.
     fault = fault_in_console(boot, outcome, disk) or disk.fault(folder / "disk.img")
     if not fault and (lines := warnings(outcome.output)):
@@ -139,6 +139,7 @@ def main():
     parser.add_argument("--vmm", choices=("ferry", "qemu"), default="ferry")
     parser.add_argument("--long", action="store_true")
     parser.add_argument("--only", metavar="PATTERN", default="*")
+    parser.add_argument("--seconds", type=int, default=BOOT_SECONDS, help="most for one boot")
     parser.add_argument("--prefix", default="guest/linux", help="of the names of cases")
     parser.add_argument("--list", action="store_true", help="the names of the boots")
     parser.add_argument("--verbose", action="store_true", help="show every console")
@@ -163,7 +164,7 @@ def main():
 
         def boot_all(boots, prefix):
             for boot in boots:
-                fault, outcome = one_boot(vmm, boot, folder, disk)
+                fault, outcome = one_boot(vmm, boot, folder, disk, options.seconds)
                 results.case(f"{prefix}/{boot.name}", fault, f"{outcome.seconds:.0f} s")
                 if fault or options.verbose:
                     report.show_tail(outcome.output)
