@@ -80,8 +80,8 @@ static struct block_node *put_filter(struct block_node *root, struct options *op
                                      struct error **errp)
 {
     options_set(opts, "file", root->name);
-    struct block_node *node =
-        block_node_open(opts, root->flags & ~(BLOCK_OPEN_PROBED | BLOCK_OPEN_AUTO_READ_ONLY), errp);
+    struct block_node *node = block_node_open(
+        opts, root->flags & ~(BLOCK_OPEN_NOT_INHERITED | BLOCK_OPEN_AUTO_READ_ONLY), errp);
     options_free(opts);
     block_node_unref(root);
     return node;

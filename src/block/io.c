@@ -15,6 +15,7 @@
 #include "block/bounce.h"
 #include "block/debug.h"
 #include "block/node.h"
+#include "block/zeroes.h"
 #include "trace/trace.h"
 
 #define likely(x)   __builtin_expect(!!(x), 1)
@@ -93,6 +94,18 @@ static int co_finish_write(struct block_node *node, int ret, bool flush, uint64_
     return ret;
 }
 
+/* detect-zeroes=: -ENOTSUP if it has to be written as it is. */
+static int co_write_as_zeroes(struct block_node *node, uint64_t offset, const struct block_iov *iov,
+                              unsigned flags)
+{
+    unsigned unmap = node->flags & BLOCK_OPEN_DETECT_UNMAP ? BLOCK_REQ_MAY_UNMAP : 0;
+
+    if (flags & BLOCK_REQ_COMPRESSED || !block_iov_is_zero(iov)) {
+        return -ENOTSUP;
+    }
+    return block_co_write_zeroes(node, offset, iov->size, flags | unmap | BLOCK_REQ_NO_FALLBACK);
+}
+
 int block_co_pwritev(struct block_node *node, uint64_t offset, const struct block_iov *iov,
                      unsigned flags, uint64_t id)
 {
@@ -110,6 +123,13 @@ int block_co_pwritev(struct block_node *node, uint64_t offset, const struct bloc
     }
     if (unlikely(flags & BLOCK_REQ_COMPRESSED & ~node->driver->supported_flags)) {
         return -ENOTSUP;
+    }
+
+    if (unlikely(node->flags & BLOCK_OPEN_DETECT_ZEROES)) {
+        ret = co_write_as_zeroes(node, offset, iov, flags);
+        if (ret != -ENOTSUP) {
+            return ret;
+        }
     }
 
     unsigned driver_flags = flags & (node->driver->supported_flags | ~BLOCK_REQ_FUA);

@@ -136,7 +136,8 @@ bool block_node_parse_flags(struct options *opts, unsigned *flags, struct error 
 {
     static const char *const discard_names[] = {"ignore", "off", "unmap", "on", NULL};
     static const char *const detect_names[] = {"off", "on", "unmap", NULL};
-    int discard = *flags & BLOCK_OPEN_UNMAP ? 2 : 0, detect = 0;
+    int discard = *flags & BLOCK_OPEN_UNMAP ? 2 : 0;
+    int detect = *flags & BLOCK_OPEN_DETECT_UNMAP ? 2 : *flags & BLOCK_OPEN_DETECT_ZEROES ? 1 : 0;
 
     if (!get_flag(opts, "read-only", BLOCK_OPEN_RDWR, true, flags, errp) ||
         !get_flag(opts, "auto-read-only", BLOCK_OPEN_AUTO_READ_ONLY, false, flags, errp) ||
@@ -151,11 +152,14 @@ bool block_node_parse_flags(struct options *opts, unsigned *flags, struct error 
         error_set(errp, "force-share=on can only be used with read-only=on");
         return false;
     }
-    if (detect) {
-        error_set(errp, "detect-zeroes=%s is not supported in this build; use detect-zeroes=off",
-                  detect_names[detect]);
+    if (detect == 2 && discard < 2) {
+        error_set(errp, "setting detect-zeroes to unmap is not allowed without setting discard "
+                        "operation to unmap; give discard=unmap");
         return false;
     }
+    *flags &= ~(BLOCK_OPEN_DETECT_ZEROES | BLOCK_OPEN_DETECT_UNMAP);
+    *flags |= detect ? BLOCK_OPEN_DETECT_ZEROES : 0;
+    *flags |= detect == 2 ? BLOCK_OPEN_DETECT_UNMAP : 0;
     *flags = discard >= 2 ? *flags | BLOCK_OPEN_UNMAP : *flags & ~BLOCK_OPEN_UNMAP;
     return true;
 }

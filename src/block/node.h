@@ -33,8 +33,14 @@
 #define BLOCK_OPEN_FORCE_SHARE    64u  /* read-only, whatever others do meanwhile: force-share=on */
 #define BLOCK_OPEN_NO_BACKING     128u /* the backing file is not opened; not for children */
 /* To be checked or repaired: opens what it can, does not repair by itself; not for children. */
-#define BLOCK_OPEN_CHECK         256u
-#define BLOCK_OPEN_NOT_INHERITED (BLOCK_OPEN_PROBED | BLOCK_OPEN_NO_BACKING | BLOCK_OPEN_CHECK)
+#define BLOCK_OPEN_CHECK 256u
+/* Writes of zeroes become write-zeroes, which may deallocate: detect-zeroes=on, =unmap; not for
+ * children. */
+#define BLOCK_OPEN_DETECT_ZEROES 512u
+#define BLOCK_OPEN_DETECT_UNMAP  1024u
+#define BLOCK_OPEN_NOT_INHERITED                                                                   \
+    (BLOCK_OPEN_PROBED | BLOCK_OPEN_NO_BACKING | BLOCK_OPEN_CHECK | BLOCK_OPEN_DETECT_ZEROES |     \
+     BLOCK_OPEN_DETECT_UNMAP)
 
 /* What a user does with a node. Who reads or writes it wants no other to write, unless it says that
  * it shares that. */

@@ -47,16 +47,24 @@ static void add_limits(json_t *info, struct throttle_group *group)
     }
 }
 
+static const char *detect_name(unsigned flags)
+{
+    return flags & BLOCK_OPEN_DETECT_UNMAP    ? "unmap"
+           : flags & BLOCK_OPEN_DETECT_ZEROES ? "on"
+                                              : "off";
+}
+
 /* BlockDeviceInfo of a node, with the limits of a group or, if it is NULL, none. */
 static json_t *node_info(struct block_node *node, bool write_cache, struct throttle_group *group)
 {
-    json_t *info = json_pack("{s:s, s:s, s:b, s:i, s:b, s:i, s:s, s:{s:b, s:b, s:b}, s:{s:s, s:I}}",
-                             "node-name", node->name, "drv", node->driver->name, "ro",
-                             !(node->flags & BLOCK_OPEN_RDWR), "backing_file_depth", 0, "encrypted",
-                             0, "write_threshold", 0, "detect_zeroes", "off", "cache", "writeback",
-                             write_cache, "direct", !!(node->flags & BLOCK_OPEN_NOCACHE),
-                             "no-flush", !!(node->flags & BLOCK_OPEN_NO_FLUSH), "image", "format",
-                             node->driver->name, "virtual-size", (json_int_t)block_length(node));
+    json_t *info =
+        json_pack("{s:s, s:s, s:b, s:i, s:b, s:i, s:s, s:{s:b, s:b, s:b}, s:{s:s, s:I}}",
+                  "node-name", node->name, "drv", node->driver->name, "ro",
+                  !(node->flags & BLOCK_OPEN_RDWR), "backing_file_depth", 0, "encrypted", 0,
+                  "write_threshold", 0, "detect_zeroes", detect_name(node->flags), "cache",
+                  "writeback", write_cache, "direct", !!(node->flags & BLOCK_OPEN_NOCACHE),
+                  "no-flush", !!(node->flags & BLOCK_OPEN_NO_FLUSH), "image", "format",
+                  node->driver->name, "virtual-size", (json_int_t)block_length(node));
 
     set_text(info, "file", node->filename);
     set_text(json_object_get(info, "image"), "filename", node->filename);

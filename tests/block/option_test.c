@@ -28,8 +28,9 @@ static void blockdev_refusals(void **state)
         {"driver=null-co,node-name=d0", "node-name=d0 is conflicting with a device id"},
         {"driver=null-co,node-name=n,latency-nss=5",
          "block driver 'null-co': unknown option 'latency-nss'; did you mean 'latency-ns'?"},
-        {"driver=null-co,node-name=n,detect-zeroes=on",
-         "detect-zeroes=on is not supported in this build; use detect-zeroes=off"},
+        {"driver=null-co,node-name=n,detect-zeroes=unmap",
+         "setting detect-zeroes to unmap is not allowed without setting discard operation to "
+         "unmap; give discard=unmap"},
         {"driver=raw,node-name=n",
          "A block device must be specified for \"file\": file=NODE-NAME, or file.driver=… and "
          "its options"},

@@ -7,6 +7,7 @@
 #include "aio/coroutine.h"
 #include "base/range.h"
 #include "block/iov.h"
+#include "block/zeroes.h"
 
 /* ---- looking at bytes ------------------------------------------------------------------------ */
 
@@ -14,27 +15,7 @@
 
 bool data_is_zero(const void *data, size_t size)
 {
-    const unsigned char *p = data;
-
-    for (; size >= STRIDE; size -= STRIDE, p += STRIDE) {
-        uint64_t words[STRIDE / 8], any[4] = {0};
-        memcpy(words, p, STRIDE);
-        for (size_t i = 0; i < STRIDE / 8; i += 4) {
-            any[0] |= words[i];
-            any[1] |= words[i + 1];
-            any[2] |= words[i + 2];
-            any[3] |= words[i + 3];
-        }
-        if (any[0] | any[1] | any[2] | any[3]) {
-            return false;
-        }
-    }
-    while (size--) {
-        if (*p++) {
-            return false;
-        }
-    }
-    return true;
+    return block_bytes_are_zero(data, size);
 }
 
 /* Of units from the beginning: how many bytes are alike. */

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT */
+/* Zeroes among data. See zeroes.h. */
+#include "block/zeroes.h"
+
+#include <string.h>
+
+#define STRIDE 256 /* bytes between two branches */
+
+/* As wide as the processor likes: the compiler cuts it into what there is. */
+typedef uint64_t vector __attribute__((vector_size(64), aligned(1), may_alias));
+
+static uint64_t load(const unsigned char *p)
+{
+    uint64_t v;
+
+    memcpy(&v, p, sizeof(v));
+    return v;
+}
+
+static bool is_zero_vector(vector v)
+{
+    return !(v[0] | v[1] | v[2] | v[3] | v[4] | v[5] | v[6] | v[7]);
+}
+
+bool block_bytes_are_zero(const void *data, size_t size)
+{
+    const unsigned char *p = data;
+
+    if (size < sizeof(uint64_t)) {
+        while (size && !p[size - 1]) {
+            size--;
+        }
+        return !size;
+    }
+    /* Most data differs from zero in one of these. */
+    if (load(p) | load(p + (size - 8) / 2) | load(p + size - 8)) {
+        return false;
+    }
+    const unsigned char *end = p + size;
+    for (; end - p >= STRIDE; p += STRIDE) {
+        const vector *v = (const vector *)p;
+        if (!is_zero_vector((v[0] | v[1]) | (v[2] | v[3]))) {
+            return false;
+        }
+    }
+    for (; end - p >= 8; p += 8) {
+        if (load(p)) {
+            return false;
+        }
+    }
+    return true; /* the last 8 bytes are known */
+}
+
+bool block_iov_is_zero(const struct block_iov *iov)
+{
+    for (int i = 0; i < iov->niov; i++) {
+        if (!block_bytes_are_zero(iov->iov[i].iov_base, iov->iov[i].iov_len)) {
+            return false;
+        }
+    }
+    return true;
+}
