@@ -89,6 +89,7 @@ static int co_search(struct block_node *node, struct search *q)
             ret = co_search_range(node, q);
             continue;
         }
+        co_qcow2_read_refcounts_ahead(node, q->at);
         ret = co_qcow2_refcount_slice(node, q->at, &slice, &index, &count);
         if (ret == 0) {
             ret = search_slice(s, q, slice->data, index, count);
@@ -127,6 +128,7 @@ int64_t co_qcow2_alloc_run(struct block_node *node, uint64_t *count)
 {
     struct search q = {.want = *count};
 
+    block_debug_event(node->file, BLOCK_EVENT_CLUSTER_ALLOC);
     int ret = co_search(node, &q);
     if (ret < 0) {
         return ret;
@@ -206,6 +208,7 @@ int64_t co_qcow2_alloc_clusters(struct block_node *node, uint64_t bytes)
     if (!q.want) {
         return -EINVAL;
     }
+    block_debug_event(node->file, BLOCK_EVENT_CLUSTER_ALLOC);
     if (q.want == 1) {
         q.exact = false;
         ret = co_search(node, &q);
@@ -259,6 +262,7 @@ int64_t co_qcow2_alloc_bytes(struct block_node *node, uint64_t size)
     struct qcow2_state *s = qcow2_of(node);
 
     assert(size && size <= s->cluster_size);
+    block_debug_event(node->file, BLOCK_EVENT_CLUSTER_ALLOC_BYTES);
     int64_t offset = co_take_behind(node, size);
     if (!offset) {
         offset = co_qcow2_alloc_clusters(node, s->cluster_size);
@@ -432,6 +436,7 @@ int co_qcow2_release_frees(struct block_node *node)
             free(ripe.list);
             return ret;
         }
+        block_debug_event(node->file, BLOCK_EVENT_CLUSTER_FREE);
         co_discard_frees(node, &ripe);
         int failed = co_drop_counts(node, &ripe);
         ret = failed < 0 ? failed : ret;

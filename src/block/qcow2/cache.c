@@ -176,10 +176,9 @@ static int co_wait_loaded(struct qcow2_cache *cache, struct qcow2_slice *slice)
     return ret;
 }
 
-static int co_load(struct qcow2_cache *cache, struct qcow2_slice *slice)
+/* It is there now, or (ret < 0) it is not; those who wait for it go on. */
+static void loaded(struct qcow2_cache *cache, struct qcow2_slice *slice, int ret)
 {
-    int ret = co_qcow2_pread(cache->node, slice->offset, slice->data, cache->slice_size);
-
     pthread_mutex_lock(&cache->mutex);
     slice->is_loading = false;
     slice->error = ret;
@@ -195,6 +194,13 @@ static int co_load(struct qcow2_cache *cache, struct qcow2_slice *slice)
         co_wake(waiter->co);
         waiter = next;
     }
+}
+
+static int co_load(struct qcow2_cache *cache, struct qcow2_slice *slice)
+{
+    block_debug_event(cache->node->file, cache->load);
+    int ret = co_qcow2_pread(cache->node, slice->offset, slice->data, cache->slice_size);
+    loaded(cache, slice, ret);
     return ret;
 }
 
@@ -224,6 +230,37 @@ int co_cache_get(struct qcow2_cache *cache, uint64_t offset, struct qcow2_slice 
     }
     *slice = found;
     return ret;
+}
+
+#define READ_AHEAD 16 /* slices */
+
+void co_cache_read_ahead(struct qcow2_cache *cache, uint64_t offset, uint64_t length)
+{
+    struct qcow2_slice *slices[READ_AHEAD];
+    unsigned count = 0, max = (unsigned)MIN(READ_AHEAD, length / cache->slice_size);
+
+    pthread_mutex_lock(&cache->mutex);
+    while (count < max && !find(cache, offset + (uint64_t)count * cache->slice_size)) {
+        struct qcow2_slice *slice = put_in(cache, offset + (uint64_t)count * cache->slice_size);
+        slice->is_loading = true;
+        slices[count++] = slice;
+    }
+    pthread_mutex_unlock(&cache->mutex);
+    if (!count) {
+        return;
+    }
+    size_t size = (size_t)count * cache->slice_size;
+    uint8_t *data = xaligned_alloc(DATA_ALIGNMENT, align_up(size, DATA_ALIGNMENT));
+    block_debug_event(cache->node->file, cache->load);
+    int ret = co_qcow2_pread(cache->node, offset, data, size);
+    for (unsigned i = 0; i < count; i++) {
+        if (ret == 0) {
+            memcpy(slices[i]->data, data + (size_t)i * cache->slice_size, cache->slice_size);
+        }
+        loaded(cache, slices[i], ret);
+        cache_put(cache, slices[i]);
+    }
+    free(data);
 }
 
 /* ---- changing -------------------------------------------------------------------------------- */
@@ -333,12 +370,12 @@ void cache_give_back(struct qcow2_cache *cache, struct qcow2_slice **list, size_
 
 /* ---- all of it ------------------------------------------------------------------------------- */
 
-void cache_init(struct qcow2_cache *cache, struct block_node *node, const char *name,
+void cache_init(struct qcow2_cache *cache, struct block_node *node, enum block_event load,
                 uint32_t slice_size, uint64_t bytes)
 {
     *cache = (struct qcow2_cache){
         .node = node,
-        .name = name,
+        .load = load,
         .slice_size = slice_size,
         .max_slices = MAX(bytes / slice_size, 4),
         .bucket_count = 64,

@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "aio/coroutine.h"
+#include "block/debug.h"
 
 #define QCOW2_SLICE 4096u /* bytes */
 
@@ -27,7 +28,7 @@ struct qcow2_slice;
 struct qcow2_cache {
     /* constant */
     struct block_node *node; /* the qcow2 node; slices are read from its file child */
-    const char *name;        /* of what it caches, for messages: "L2 table" */
+    enum block_event load;   /* told when a slice is read */
     uint32_t slice_size;     /* bytes */
     size_t max_slices;       /* that it keeps when they are clean */
     /* under mutex, never held across a yield */
@@ -60,7 +61,7 @@ struct qcow2_slice {
     bool is_new; /* of a table that nothing on disk points to */
 };
 
-void cache_init(struct qcow2_cache *cache, struct block_node *node, const char *name,
+void cache_init(struct qcow2_cache *cache, struct block_node *node, enum block_event load,
                 uint32_t slice_size, uint64_t bytes);
 /* Nothing pinned; what is dirty is lost. */
 void cache_destroy(struct qcow2_cache *cache);
@@ -72,6 +73,9 @@ void cache_clean(struct qcow2_cache *cache);
 /* The slice at `offset` (a multiple of slice_size), loaded if need be; pinned until cache_put(). 0 or
  * negative errno. Concurrent loads of one slice are one. */
 int co_cache_get(struct qcow2_cache *cache, uint64_t offset, struct qcow2_slice **slice);
+/* Reads slices of [offset, offset + length) that are not there in one go, for somebody who is about to
+ * look at them all; a part of a table. Errors are left to those who get them. */
+void co_cache_read_ahead(struct qcow2_cache *cache, uint64_t offset, uint64_t length);
 /* The same if it is there, else NULL. Does not yield. */
 struct qcow2_slice *cache_peek(struct qcow2_cache *cache, uint64_t offset);
 /* The same, not pinned, with cache->mutex held by the caller, who may look at it while that is so. */

@@ -176,7 +176,7 @@ static int co_take_copies(struct commit *c, bool refcounts)
 
 /* Slices of one kind; those that follow each other in one write. */
 static int co_write_slices(struct commit *c, const struct slices *slices, uint32_t slice_size,
-                           bool news)
+                           bool news, enum block_event event)
 {
     int ret = 0;
 
@@ -191,6 +191,7 @@ static int co_write_slices(struct commit *c, const struct slices *slices, uint32
                (n + 1) * slice_size <= MAX_WRITE) {
             n++;
         }
+        block_debug_event(c->node->file, event);
         ret = co_qcow2_pwrite(c->node, slices->list[i]->offset, slices->data + i * slice_size,
                               n * slice_size);
         i += n;
@@ -198,7 +199,7 @@ static int co_write_slices(struct commit *c, const struct slices *slices, uint32
     return ret;
 }
 
-static int co_write_sectors(struct commit *c, const struct sectors *t)
+static int co_write_sectors(struct commit *c, const struct sectors *t, enum block_event event)
 {
     int ret = 0;
 
@@ -208,6 +209,7 @@ static int co_write_sectors(struct commit *c, const struct sectors *t)
             bytes += sector_entries(t, i + n) * 8;
             n++;
         }
+        block_debug_event(c->node->file, event);
         ret = co_qcow2_pwrite(c->node, t->offset + (uint64_t)t->list[i] * SECTOR,
                               t->data + i * ENTRIES_PER_SECTOR, bytes);
         i += n;
@@ -234,6 +236,7 @@ static int co_switch_reftable(struct commit *c)
 
     store_be64(bytes, c->reftable.offset);
     store_be32(bytes + 8, (uint32_t)((uint64_t)c->reftable.entries * 8 >> c->s->cluster_bits));
+    block_debug_event(c->node->file, BLOCK_EVENT_REFBLOCK_ALLOC_SWITCH_TABLE);
     int ret = co_qcow2_pwrite(c->node, QCOW2_H_REFTABLE_OFFSET, bytes, sizeof(bytes));
     return ret == 0 ? block_co_flush(c->node->file, 0) : ret;
 }
@@ -243,7 +246,9 @@ static int co_write_reftable(struct commit *c)
     if (!c->reftable.count) {
         return 0;
     }
-    int ret = co_write_sectors(c, &c->reftable);
+    int ret = co_write_sectors(c, &c->reftable,
+                               c->reftable_moved ? BLOCK_EVENT_REFBLOCK_ALLOC_WRITE_TABLE
+                                                 : BLOCK_EVENT_REFBLOCK_ALLOC_HOOKUP);
     if (ret == 0) {
         ret = block_co_flush(c->node->file, 0);
     }
@@ -267,9 +272,10 @@ static int co_write_all(struct commit *c)
     bool points = c->l2.count || c->l1.count || c->reftable.count;
     bool needs_order = points && (c->any_links || c->reftable.count);
 
-    int ret = co_write_slices(c, &c->refcounts, s->refcount_cache.slice_size, false);
+    int ret = co_write_slices(c, &c->refcounts, s->refcount_cache.slice_size, false,
+                              BLOCK_EVENT_REFBLOCK_UPDATE_PART);
     if (ret == 0) {
-        ret = co_write_slices(c, &c->l2, s->l2_cache.slice_size, true);
+        ret = co_write_slices(c, &c->l2, s->l2_cache.slice_size, true, BLOCK_EVENT_L2_ALLOC_WRITE);
     }
     if (ret == 0 && needs_order) {
         ret = co_flush_files(c->node);
@@ -279,10 +285,10 @@ static int co_write_all(struct commit *c)
     }
     if (ret == 0 && c->l2.count) {
         co_tables_are_old(c);
-        ret = co_write_slices(c, &c->l2, s->l2_cache.slice_size, false);
+        ret = co_write_slices(c, &c->l2, s->l2_cache.slice_size, false, BLOCK_EVENT_L2_UPDATE);
     }
     if (ret == 0) {
-        ret = co_write_sectors(c, &c->l1);
+        ret = co_write_sectors(c, &c->l1, BLOCK_EVENT_L1_UPDATE);
     }
     if (ret == 0 && (c->wants_flush || c->frees.count)) {
         ret = co_flush_files(c->node);
@@ -437,7 +443,7 @@ int co_qcow2_mark_clean(struct block_node *node)
     if (ret == 0) {
         ret = co_flush_files(node);
     }
-    if (ret == 0) {
+    if (ret == 0 && !(node->flags & BLOCK_OPEN_CHECK)) { /* a check knows better */
         co_mutex_lock(&s->lock);
         ret = co_qcow2_set_incompatible(node, 0, QCOW2_INCOMPAT_DIRTY);
         co_mutex_unlock(&s->lock);

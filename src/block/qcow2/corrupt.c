@@ -137,6 +137,30 @@ void qcow2_metadata_free(struct qcow2_state *s)
     s->metadata = NULL;
 }
 
+static const char *kind_name(unsigned kinds)
+{
+    static const char *const names[] = {
+        "qcow2_header",      "active L1 table",   "active L2 table",
+        "refcount table",    "refcount block",    "snapshot table",
+        "inactive L1 table", "inactive L2 table", "bitmap directory",
+    };
+
+    return kinds ? names[__builtin_ctz(kinds)] : "";
+}
+
+/* A table that has a cluster of its own. */
+static void add_table(struct block_node *node, unsigned kind, uint64_t offset)
+{
+    struct qcow2_state *s = qcow2_of(node);
+    unsigned there = kinds_at(s->metadata, offset >> s->cluster_bits);
+
+    if (there && !(node->flags & BLOCK_OPEN_CHECK)) {
+        qcow2_signal_corruption(node, true, offset, s->cluster_size, "%s is also %s",
+                                kind_name(kind), kind_name(there));
+    }
+    qcow2_metadata_add(s, kind, offset, s->cluster_size);
+}
+
 void qcow2_metadata_rebuild(struct block_node *node)
 {
     struct qcow2_state *s = qcow2_of(node);
@@ -152,29 +176,43 @@ void qcow2_metadata_rebuild(struct block_node *node)
     for (uint32_t i = 0; i < s->l1_size; i++) {
         uint64_t offset = s->l1[i] & QCOW2_OFFSET_MASK;
         if (offset) {
-            qcow2_metadata_add(s, QCOW2_OVERLAP_L2, offset, s->cluster_size);
+            add_table(node, QCOW2_OVERLAP_L2, offset);
         }
     }
     for (uint32_t i = 0; i < s->reftable_size; i++) {
         uint64_t offset = s->reftable[i] & QCOW2_REFTABLE_OFFSET_MASK;
         if (offset && offset < QCOW2_MAX_OFFSET) {
-            qcow2_metadata_add(s, QCOW2_OVERLAP_REFBLOCK, offset, s->cluster_size);
+            add_table(node, QCOW2_OVERLAP_REFBLOCK, offset);
         }
     }
 }
 
-/* ---- checks ----------------------------------------------------------------------------------- */
-
-static const char *kind_name(unsigned kinds)
+int co_qcow2_load_inactive(struct block_node *node)
 {
-    static const char *const names[] = {
-        "qcow2_header",      "active L1 table",   "active L2 table",
-        "refcount table",    "refcount block",    "snapshot table",
-        "inactive L1 table", "inactive L2 table", "bitmap directory",
-    };
+    struct qcow2_state *s = qcow2_of(node);
 
-    return kinds ? names[__builtin_ctz(kinds)] : "";
+    for (uint32_t i = 0; s->snapshots && i < s->snapshot_count; i++) {
+        const struct qcow2_snapshot *snapshot = &s->snapshots[i];
+        size_t size = (size_t)snapshot->l1_size * 8;
+        autofree uint8_t *l1 = malloc(MAX(size, 1));
+        int ret = l1 ? 0 : -ENOMEM;
+        if (ret == 0 && size) {
+            ret = co_qcow2_pread(node, snapshot->l1_offset, l1, size);
+        }
+        if (ret < 0) {
+            return ret;
+        }
+        for (uint32_t j = 0; j < snapshot->l1_size; j++) {
+            uint64_t offset = load_be64(l1 + (size_t)j * 8) & QCOW2_OFFSET_MASK;
+            if (offset) {
+                qcow2_metadata_add(s, QCOW2_OVERLAP_INACT_L2, offset, s->cluster_size);
+            }
+        }
+    }
+    return 0;
 }
+
+/* ---- checks ----------------------------------------------------------------------------------- */
 
 static unsigned inactive_l1_at(const struct qcow2_state *s, uint64_t offset, uint64_t length)
 {

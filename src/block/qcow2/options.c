@@ -173,6 +173,7 @@ bool qcow2_parse_options(struct block_node *node, struct options *opts, struct e
     bool lazy = s->lazy_refcounts, no_unref = false;
 
     s->discard_request = node->flags & BLOCK_OPEN_UNMAP;
+    s->has_discard_request = options_has(opts, "pass-discard-request");
     s->discard_snapshot = true;
     if (!refuse_encryption(opts, errp) || !parse_cache_sizes(s, opts, &z, errp) ||
         !parse_overlap(s, opts, errp) || !options_get_bool(opts, "lazy-refcounts", &lazy, errp) ||
@@ -194,8 +195,8 @@ bool qcow2_parse_options(struct block_node *node, struct options *opts, struct e
     }
     s->lazy_refcounts = lazy;
     s->clean_interval = (uint32_t)clean;
-    cache_init(&s->l2_cache, node, "L2 table", (uint32_t)z.entry, z.l2);
-    cache_init(&s->refcount_cache, node, "refcount block", MIN(QCOW2_SLICE, s->cluster_size),
-               z.refcount);
+    cache_init(&s->l2_cache, node, BLOCK_EVENT_L2_LOAD, (uint32_t)z.entry, z.l2);
+    cache_init(&s->refcount_cache, node, BLOCK_EVENT_REFBLOCK_LOAD,
+               MIN(QCOW2_SLICE, s->cluster_size), z.refcount);
     return true;
 }

@@ -76,6 +76,15 @@ static int co_finish_open(void *opaque)
     if (checks) {
         return 0;
     }
+    if (s->corrupt) {
+        co_qcow2_mark_corrupt(node);
+    }
+    if (node->flags & BLOCK_OPEN_RDWR && s->overlap_checks & QCOW2_OVERLAP_INACT_L2) {
+        ret = co_qcow2_load_inactive(node);
+        if (ret < 0) {
+            return fail(o, ret, "read inactive L1 tables of");
+        }
+    }
     if (node->flags & BLOCK_OPEN_RDWR) {
         ret = co_begin_writing(o);
         if (ret < 0) {
@@ -188,6 +197,9 @@ static bool qcow2_reopen(struct block_node *node, unsigned flags, struct error *
 {
     struct qcow2_state *s = qcow2_of(node);
     struct opening o = {.node = node, .errp = errp};
+    if (!s->has_discard_request) {
+        s->discard_request = flags & BLOCK_OPEN_UNMAP;
+    }
     bool was = node->flags & BLOCK_OPEN_RDWR, will = flags & BLOCK_OPEN_RDWR;
 
     if (was && !will) {

@@ -117,9 +117,10 @@ struct qcow2_state {
     uint32_t unknown_header_size;
     char *backing_name, *backing_format, *data_file_name; /* in the image; or NULL */
     struct qcow2_extension *extensions;
-    bool lazy_refcounts; /* by option, or as the image says */
-    bool discard_cow, discard_request, discard_snapshot, discard_other; /* pass-discard-* … */
-    unsigned overlap_checks;  /* QCOW2_OVERLAP_* that are looked for */
+    bool lazy_refcounts;                                   /* by option, or as the image says */
+    bool has_discard_request;                              /* pass-discard-request was given */
+    bool discard_request, discard_snapshot, discard_other; /* pass-discard-* … */
+    unsigned overlap_checks;                               /* QCOW2_OVERLAP_* that are looked for */
     uint32_t clean_interval;  /* seconds after which unused slices go, 0: never */
     bool has_snapshot_loaded; /* snapshot_load: l1 is a copy of a snapshot's, read-only */
 
@@ -245,6 +246,8 @@ int qcow2_check_overlap(struct block_node *node, unsigned ignore, uint64_t offse
 /* The map that the checks use: from the tables (at open, and after image operations); changes. Under
  * lock. */
 void qcow2_metadata_rebuild(struct block_node *node);
+/* Adds the L2 tables of snapshots, which only overlap-check=all looks at. In a coroutine. */
+int co_qcow2_load_inactive(struct block_node *node);
 void qcow2_metadata_add(struct qcow2_state *s, unsigned kind, uint64_t offset, uint64_t length);
 void qcow2_metadata_remove(struct qcow2_state *s, unsigned kind, uint64_t offset, uint64_t length);
 void qcow2_metadata_free(struct qcow2_state *s);

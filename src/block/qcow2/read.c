@@ -45,11 +45,13 @@ static int co_read_extent(struct block_node *node, uint64_t offset,
 {
     switch (extent->kind) {
     case QCOW2_NORMAL:
+        block_debug_event(node->file, BLOCK_EVENT_READ_AIO);
         return co_read_within(qcow2_of(node)->data_file, extent->host, iov, id);
     case QCOW2_COMPRESSED_DATA:
         return co_qcow2_read_compressed(node, offset, extent->entry, iov);
     case QCOW2_UNALLOCATED:
         if (node->backing) {
+            block_debug_event(node->file, BLOCK_EVENT_READ_BACKING_AIO);
             return co_read_within(node->backing, offset, iov, id);
         }
         block_iov_zero(iov, 0, iov->size);

@@ -97,6 +97,18 @@ int co_qcow2_refcount_slice(struct block_node *node, uint64_t cluster, struct qc
                         offset + in_block / per_slice * s->refcount_cache.slice_size, slice);
 }
 
+void co_qcow2_read_refcounts_ahead(struct block_node *node, uint64_t cluster)
+{
+    struct qcow2_state *s = qcow2_of(node);
+    uint64_t block = s->reftable[cluster >> s->refblock_bits] & QCOW2_REFTABLE_OFFSET_MASK;
+    uint64_t in_block = cluster & ((UINT64_C(1) << s->refblock_bits) - 1);
+    uint64_t at = align_down((in_block << s->refcount_order) / 8, s->refcount_cache.slice_size);
+
+    if (!(block & (s->cluster_size - 1)) && range_fits(block, s->cluster_size, INT64_MAX)) {
+        co_cache_read_ahead(&s->refcount_cache, block + at, s->cluster_size - at);
+    }
+}
+
 int co_qcow2_get_refcount(struct block_node *node, uint64_t cluster, uint64_t *value)
 {
     struct qcow2_state *s = qcow2_of(node);
@@ -241,6 +253,7 @@ int co_qcow2_make_refblock(struct block_node *node, uint64_t range, uint64_t clu
     struct qcow2_state *s = qcow2_of(node);
     uint64_t offset = cluster << s->cluster_bits;
 
+    block_debug_event(node->file, BLOCK_EVENT_REFBLOCK_ALLOC);
     int ret = qcow2_check_limit(node, cluster, 1);
     if (ret == 0 && range >= s->reftable_size) {
         ret = co_qcow2_grow_reftable(node, range);
@@ -322,6 +335,7 @@ int co_qcow2_grow_reftable(struct block_node *node, uint64_t range)
     if (s->is_growing_reftable || size > QCOW2_MAX_REFTABLE_BYTES / 8) {
         return -EFBIG;
     }
+    block_debug_event(node->file, BLOCK_EVENT_REFTABLE_GROW);
     s->is_growing_reftable = true;
     set_reftable_size(s, (uint32_t)size);
     int64_t offset = co_qcow2_alloc_clusters(node, size * 8);

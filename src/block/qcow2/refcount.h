@@ -14,6 +14,8 @@ bool qcow2_has_refblock(const struct qcow2_state *s, uint64_t cluster);
  * one included). There must be a block. */
 int co_qcow2_refcount_slice(struct block_node *node, uint64_t cluster, struct qcow2_slice **slice,
                             size_t *index, size_t *count);
+/* For a search: reads more of the block than the slice with the cluster's count. */
+void co_qcow2_read_refcounts_ahead(struct block_node *node, uint64_t cluster);
 /* delta: 1 or -1. -EINVAL if a count would leave its bounds; then with +1 nothing is changed. */
 int co_qcow2_change_refcounts(struct block_node *node, uint64_t cluster, uint64_t count, int delta);
 /* A refcount block for clusters [range << refblock_bits, …), in `cluster`, which nothing uses. */

@@ -58,6 +58,7 @@ static int co_write_in_place(struct block_node *node, uint64_t host, const struc
             return ret;
         }
     }
+    block_debug_event(node->file, BLOCK_EVENT_WRITE_AIO);
     return block_co_pwritev(s->data_file, host, iov, flags, id);
 }
 
@@ -243,6 +244,7 @@ static int co_read_old(struct run *r, uint64_t offset, void *to, uint64_t size)
     struct block_iov iov = block_iov_of(&vec, to, there);
 
     memset((char *)to + there, 0, size - there);
+    block_debug_event(r->node->file, BLOCK_EVENT_COW_READ);
     return there ? co_qcow2_read(r->node, offset, &iov, 0) : 0;
 }
 
@@ -251,6 +253,7 @@ static int co_write_buffer(struct run *r, uint64_t guest, void *from, uint64_t s
     struct iovec vec;
     struct block_iov iov = block_iov_of(&vec, from, size);
 
+    block_debug_event(r->node->file, BLOCK_EVENT_COW_WRITE);
     return block_co_pwritev(qcow2_of(r->node)->data_file, host_of(r, guest), &iov, 0, 0);
 }
 
@@ -344,6 +347,7 @@ static int co_write_around(struct run *r, const struct block_iov *iov, uint64_t 
         all.niov++;
         all.size += tail;
     }
+    block_debug_event(r->node->file, BLOCK_EVENT_WRITE_AIO);
     return block_co_pwritev(s->data_file, host_of(r, at), &all, 0, id);
 }
 
