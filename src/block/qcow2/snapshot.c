@@ -228,7 +228,7 @@ bool qcow2_snapshot_apply(struct block_node *node, const char *id_or_name, struc
     if (!can_change(node, errp)) {
         return false;
     }
-    if (s->bitmap_count) {
+    if (s->bitmap_count || atomic_load(&node->bitmaps)) {
         error_set(errp, "Device has active dirty bitmaps");
         error_add_hint(errp, "they tell what was written since some time; remove them first");
         return false;

@@ -294,6 +294,15 @@ static void refusals(void **state)
     snapshot_op(be, "load", "none", "Failed to load snapshot: Can't find snapshot");
     image_backend_close(be);
 
+    run("qemu-img bitmap --add q b");
+    be = image_backend("q", true);
+    snapshot_op(be, "apply", "one", "Device has active dirty bitmaps");
+    snapshot_op(be, "create", "two", NULL);
+    snapshot_op(be, "delete", "one", NULL);
+    image_backend_close(be);
+    qkit_check_clean("q");
+    run("qemu-img info q | grep -q 'name: b'");
+
     run("rm -f q; qemu-img create -q -f qcow2 -o data_file=data.raw q 4M");
     be = image_backend("q", true);
     snapshot_op(be, "create", "one", "-95 (Operation not supported)");
