@@ -241,10 +241,14 @@ int64_t rebuild_alloc(struct rebuild *r, uint64_t bytes, uint64_t refs)
     uint64_t count = qcow2_align_cluster(r->s, bytes) >> r->s->cluster_bits;
     uint64_t *from = count > 1 ? &r->next_free_run : &r->next_free;
     uint64_t found = 0, c = *from;
+    bool grows = r->node->file->grows;
 
     for (; found < count; c++) {
         if (c >= r->scan.count_end) {
             return -EFBIG;
+        }
+        if (!grows && c >= r->scan.file_length >> r->s->cluster_bits) {
+            return -ENOSPC; /* a device */
         }
         found = refmap_is_free(&r->scan.refs, c) ? found + 1 : 0;
     }
