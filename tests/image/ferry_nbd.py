@@ -198,6 +198,19 @@ def case_offset(nbd, folder):
     expect((folder / "rest").read_bytes() == image.read_bytes()[512 * 1024:], "another part")
 
 
+def case_throttle(nbd, folder):
+    """An image below a throttle node, with its group made by --object."""
+    image = random_file(folder / "slow", 4 * MIB)
+    with Server(nbd, folder, "--object", "throttle-group,id=g0,x-bps-total=2097152",
+                "--image-opts", f"driver=throttle,throttle-group=g0,file.driver=raw,"
+                f"file.file.driver=file,file.file.filename={image}") as server:
+        begin = time.monotonic()
+        run("nbdcopy", server.uri(), folder / "slow.copy")
+        spent = time.monotonic() - begin
+    expect(same_files(image, folder / "slow.copy"), "the copy differs")
+    expect(spent > 0.5, f"4 MiB at 2 MiB/s took {spent:.2f} s")
+
+
 def case_exports(nbd, folder):
     """Several exports, used at the same time."""
     files = [random_file(folder / f"e{i}", 4 * MIB, i) for i in range(4)]

@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/id.h"
 #include "base/options.h"
+#include "tools/common/tool.h"
 #include "tools/nbd/nbd_tool.h"
 
 struct nbd_authz {
@@ -61,8 +62,8 @@ static bool fill(struct object *object, const char *type, struct options *opts, 
         return fill_authz(object, opts, errp);
     }
     error_set(errp,
-              "invalid object type: %s; ferry-nbd has tls-creds-x509, tls-creds-psk and "
-              "authz-simple",
+              "invalid object type: %s; ferry-nbd has tls-creds-x509, tls-creds-psk, authz-simple "
+              "and throttle-group",
               type);
     return false;
 }
@@ -94,10 +95,18 @@ static bool add(struct options *opts, struct error **errp)
     return true;
 }
 
+/* Objects that image options refer to are the block layer's. */
+static bool is_for_images(struct options *opts)
+{
+    const char *type = options_get(opts, "qom-type");
+
+    return type && !strcmp(type, "throttle-group");
+}
+
 bool nbd_objects_add(const char *text, struct error **errp)
 {
     struct options *opts = options_parse(text, "qom-type", errp);
-    bool ok = opts && add(opts, errp);
+    bool ok = opts && (is_for_images(opts) ? tool_add_object(text, errp) : add(opts, errp));
 
     options_free(opts);
     return ok;

@@ -111,7 +111,7 @@ static const struct tool_option part_options[] = {
 static const struct tool_option general_options[] = {
     {'L', "list", TOOL_FLAG, FIELD(list), NULL, "list the exports of another server"},
     {0, "object", TOOL_LIST, FIELD(objects), "TYPE,id=ID,…",
-     "tls-creds-x509, tls-creds-psk, authz-simple"},
+     "tls-creds-x509, tls-creds-psk, authz-simple, throttle-group"},
     {0, "tls-creds", TOOL_STRING, FIELD(tls_creds), "ID", "TLS with these credentials"},
     {0, "tls-hostname", TOOL_STRING, FIELD(tls_hostname), "NAME",
      "with -L: whose certificate is expected"},
