@@ -51,8 +51,8 @@ void nbd_thread_stop(struct nbd_thread *thread); /* nothing runs in it any more 
 
 /* ---- requests -------------------------------------------------------------------------------- */
 
-#define NBD_REQUEST_KEEP (UINT32_C(256) << 10) /* bytes of a buffer that is kept for later */
-#define NBD_KEPT_BYTES   (UINT32_C(4) << 20)   /* of one connection */
+#define NBD_REQUEST_KEEP (UINT32_C(2) << 20)  /* bytes of a buffer that is kept for later */
+#define NBD_KEPT_BYTES   (UINT32_C(16) << 20) /* of one connection */
 
 /* A request, and then its reply. Its connection's loop. */
 struct nbd_request {

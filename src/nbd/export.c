@@ -75,6 +75,7 @@ static void free_export(void *opaque)
     if (export->released) {
         export->released(export->opaque);
     }
+    co_mutex_destroy(&export->look_lock);
     free(export->bitmaps);
     free(export->name);
     free(export->description);
@@ -171,6 +172,7 @@ bool nbd_server_add_export(struct nbd_server *server, const struct nbd_export_co
         .allocation_depth = config->allocation_depth,
         .refs = 1,
     };
+    co_mutex_init(&export->look_lock);
     bool ok = nbd_export_take_bitmaps(export, config, errp);
     pthread_mutex_lock(&server->lock);
     if (ok && find_locked(server, config->name, strlen(config->name))) {

@@ -28,6 +28,10 @@ struct nbd_export {
     size_t bitmap_count;
     aio_fn *released;
     void *opaque;
+    /* atomic: what was data when somebody looked. Who finds it out of date, or sees one of them new and
+     * the other old, misses a hole, and that is all. */
+    _Atomic(uint64_t) data_begin, data_end;
+    struct co_mutex look_lock; /* one looks, the others wait for what it finds */
     /* under server->lock */
     unsigned refs; /* the list's, and one of each connection that uses it */
     bool is_removed;

@@ -20,6 +20,12 @@ static int co_write(struct nbd_request *r)
     return backend_co_pwritev(export->be, export->offset + r->offset, &iov, flags, 0);
 }
 
+/* There may be new holes. */
+static void forget_data(struct nbd_export *export)
+{
+    atomic_store(&export->data_end, 0);
+}
+
 static int co_write_zeroes(struct nbd_request *r)
 {
     const struct nbd_export *export = r->conn->export;
@@ -34,7 +40,9 @@ static int co_write_zeroes(struct nbd_request *r)
     if (r->flags & NBD_CMD_FLAG_FAST_ZERO) {
         flags |= BLOCK_REQ_NO_FALLBACK;
     }
-    return backend_co_write_zeroes(export->be, export->offset + r->offset, r->length, flags);
+    int ret = backend_co_write_zeroes(export->be, export->offset + r->offset, r->length, flags);
+    forget_data(r->conn->export);
+    return ret;
 }
 
 static int co_trim(struct nbd_request *r)
@@ -42,6 +50,7 @@ static int co_trim(struct nbd_request *r)
     const struct nbd_export *export = r->conn->export;
     int ret = backend_co_discard(export->be, export->offset + r->offset, r->length);
 
+    forget_data(r->conn->export);
     if (ret == 0 && r->flags & NBD_CMD_FLAG_FUA) {
         ret = backend_co_flush(export->be, 0);
     }

@@ -21,6 +21,42 @@ struct piece {
     bool is_hole;
 };
 
+/* True if the bytes from `at` on are known to be data; *length is cut to as many as are. */
+static bool is_known_data(struct nbd_export *export, uint64_t at, uint64_t *length)
+{
+    uint64_t end = atomic_load(&export->data_end);
+
+    if (at < atomic_load(&export->data_begin) || at >= end) {
+        return false;
+    }
+    *length = MIN(*length, end - at);
+    return true;
+}
+
+/* Whether the bytes from `at` on are zeroes; as many as are alike, at most *length. Finding the end of
+ * data may take the host longer than reading it (SEEK_HOLE goes on far beyond the request), so what was
+ * found is remembered. */
+static bool co_is_hole(struct nbd_export *export, uint64_t at, uint64_t *length)
+{
+    uint64_t found = export->size - at;
+    uint32_t flags = 0;
+
+    if (is_known_data(export, at, length)) {
+        return false;
+    }
+    co_mutex_lock(&export->look_lock);
+    if (!is_known_data(export, at, length) &&
+        nbd_co_status_at(export, at, &found, &flags, NULL) == 0) {
+        if (!(flags & NBD_STATE_ZERO)) {
+            atomic_store(&export->data_begin, at);
+            atomic_store(&export->data_end, at + found);
+        }
+        *length = MIN(*length, found);
+    }
+    co_mutex_unlock(&export->look_lock);
+    return flags & NBD_STATE_ZERO;
+}
+
 /* Pieces that cover the request; how many. What there is no room for is data. */
 static unsigned co_find_pieces(struct nbd_request *r, struct piece *pieces)
 {
@@ -28,13 +64,9 @@ static unsigned co_find_pieces(struct nbd_request *r, struct piece *pieces)
 
     for (uint32_t done = 0; done < r->length;) {
         uint64_t length = r->length - done;
-        uint32_t flags = 0;
-        if (count >= PIECES_MAX - 1 ||
-            nbd_co_status_at(r->conn->export, r->offset + done, &length, &flags, NULL) < 0) {
-            length = r->length - done;
-            flags = 0;
-        }
-        bool is_hole = flags & NBD_STATE_ZERO && length >= HOLE_MIN;
+        bool is_hole =
+            count < PIECES_MAX - 1 && co_is_hole(r->conn->export, r->offset + done, &length);
+        is_hole = is_hole && length >= HOLE_MIN;
         if (count && pieces[count - 1].is_hole == is_hole) {
             pieces[count - 1].length += (uint32_t)length;
         } else {
