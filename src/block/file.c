@@ -13,6 +13,7 @@
 #include <limits.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -227,6 +228,35 @@ static bool host_device_open(struct block_node *node, struct options *opts, stru
 
 /* ---- what it is like ------------------------------------------------------------------------- */
 
+/* The same file by another open file description, in the place of the old one. */
+static bool file_reopen(struct block_node *node, unsigned flags, struct error **errp)
+{
+    struct file_state *s = node->state;
+    bool write = flags & BLOCK_OPEN_RDWR, old_write = node->flags & BLOCK_OPEN_RDWR;
+    char name[32];
+
+    if (!((flags ^ node->flags) & (BLOCK_OPEN_RDWR | BLOCK_OPEN_NOCACHE))) {
+        return true;
+    }
+    snprintf(name, sizeof(name), "/proc/self/fd/%d", s->fd);
+    int fd = open_as(name, flags);
+    if (fd < 0) {
+        explain_open_error(errno, node->filename, flags, errp);
+        return false;
+    }
+    int fd_flags = fcntl(fd, F_GETFL);
+    fcntl(fd, F_SETFL, fd_flags & ~O_NONBLOCK);
+    if (s->has_locks &&
+        !file_lock_move(s->fd, old_write, fd, write, node->is_exclusive, node->filename, errp)) {
+        close(fd);
+        return false;
+    }
+    dup3(fd, s->fd, O_CLOEXEC);
+    close(fd);
+    s->is_direct = flags & BLOCK_OPEN_NOCACHE;
+    return file_probe_alignment(s, node->filename, errp);
+}
+
 static int64_t file_length(struct block_node *node)
 {
     const struct file_state *s = node->state;
@@ -266,6 +296,7 @@ const struct block_driver block_driver_file = {
     .supported_flags = BLOCK_REQ_FUA,
     .open = file_open,
     .close = file_close,
+    .reopen = file_reopen,
     .limits = file_limits,
     .length = file_length,
     .allocated = file_allocated,
@@ -289,6 +320,7 @@ const struct block_driver block_driver_host_device = {
     .supported_flags = BLOCK_REQ_FUA,
     .open = host_device_open,
     .close = file_close,
+    .reopen = file_reopen,
     .limits = file_limits,
     .length = file_length,
     .allocated = file_allocated,

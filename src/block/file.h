@@ -54,6 +54,10 @@ bool file_lock(int fd, const char *filename, bool write, bool required, bool *ha
 /* From now on nobody else may write to the file; an error if somebody may already. */
 bool file_lock_exclusive(int fd, const char *filename, struct error **errp);
 void file_unlock_exclusive(int fd);
+/* The file gets a new fd, for writing or not: its locks go from the old one to that. After an error
+ * the old one has them. */
+bool file_lock_move(int old_fd, bool old_write, int fd, bool write, bool exclusive,
+                    const char *filename, struct error **errp);
 
 /* file_align.c: fills request_alignment and memory_alignment. */
 bool file_probe_alignment(struct file_state *s, const char *filename, struct error **errp);

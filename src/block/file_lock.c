@@ -79,6 +79,33 @@ bool file_lock(int fd, const char *filename, bool write, bool required, bool *ha
     return true;
 }
 
+static void set_locks(int fd, short type, bool write, bool exclusive)
+{
+    lock_byte(fd, type, LOCK_USED + CONSISTENT_READ);
+    if (write) {
+        lock_byte(fd, type, LOCK_USED + WRITE);
+    }
+    if (exclusive) {
+        lock_byte(fd, type, LOCK_UNSHARED + WRITE);
+    }
+}
+
+/* Locks are shared ones, so the new fd has its own before the old one gives up: at no time is the
+ * file without. Whether others mind is looked at when only they are left. */
+bool file_lock_move(int old_fd, bool old_write, int fd, bool write, bool exclusive,
+                    const char *filename, struct error **errp)
+{
+    set_locks(fd, F_RDLCK, write, exclusive);
+    set_locks(old_fd, F_UNLCK, old_write, exclusive);
+    if (write && others_hold(fd, LOCK_UNSHARED + WRITE)) {
+        error_set(errp, "Failed to get \"%s\" lock: another process is using '%s'", names[WRITE],
+                  filename);
+        set_locks(old_fd, F_RDLCK, old_write, exclusive);
+        return false;
+    }
+    return true;
+}
+
 /* As QEMU for a disk, all is shared but writing; who resizes needs to write as well. */
 bool file_lock_exclusive(int fd, const char *filename, struct error **errp)
 {
