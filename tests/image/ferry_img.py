@@ -416,12 +416,12 @@ def rebase(p, long):
 def amend(p, long):
     p.prepare(*BASE, *RAW, "create -q -f qcow2 c.qcow2 10M", "io c.qcow2 write -P 6 1M 100k")
     for words in (["lazy_refcounts=on", "a.qcow2"], ["compat=0.10,lazy_refcounts=off", "a.qcow2"],
-                  ["compat=1.1", "a.qcow2"], ["refcount_bits=64", "c.qcow2"], ["refcount_bits=1", "c.qcow2"],
+                  ["compat=1.1", "a.qcow2"], ["refcount_bits=64", "c.qcow2"], ["refcount_bits=8", "c.qcow2"],
                   ["size=30M", "c.qcow2"]):
         p.same("amend", "-o", *words)
         p.same("info", words[-1])
         p.check(words[-1])
-    p.same("amend", "-p", "-o", "refcount_bits=16", "c.qcow2")
+    p.same("amend", "-p", "-o", "refcount_bits=1", "c.qcow2")
     p.check("c.qcow2")
     for words in (["foo=1", "a.qcow2"], ["cluster_size=4k", "a.qcow2"], ["size=1", "-f", "raw", "a.raw"],
                   ["backing_file=a.raw,backing_fmt=raw", "c.qcow2"], ["-t", "foo", "a.qcow2"],
