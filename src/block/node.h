@@ -165,6 +165,11 @@ int block_co_status(struct block_node *node, uint64_t offset, uint64_t *length, 
 int block_co_status_above(struct block_node *top, struct block_node *base, uint64_t offset,
                           uint64_t *length, uint64_t *map, struct block_node **owner,
                           unsigned *depth);
+/* Lets the host copy from one image to another, without our reading and writing: 0, -ENOTSUP if it
+ * cannot (a part may have been copied), or negative errno. The caller sees to it that nobody else
+ * writes to the range of `to`. */
+int block_co_copy_range(struct block_node *from, uint64_t from_offset, struct block_node *to,
+                        uint64_t to_offset, uint64_t length);
 /* Changes the length; *errp says why it failed. 0 or negative errno. Main loop's coroutines, and no
  * other request in flight at the node. */
 int block_co_truncate(struct block_node *node, uint64_t length, enum block_prealloc prealloc,

@@ -548,6 +548,9 @@ def convert_options(p, long):
         p.same("convert", *words, f"{i}.out")
         p.check(f"{i}.out")
     p.same("info", "7.out")
+    for words in (["-f", "raw", "a.raw"], ["-f", "raw", "-r", "1G", "-W", "a.raw", "there.raw", "a.raw"]):
+        p.same("convert", "-C", *words, "offloaded.raw")
+        p.check("offloaded.raw")
     p.same("convert", "-n", "a.qcow2", "there.raw")
     p.same("convert", "-n", "-O", "qcow2", "b.qcow2", "there.qcow2")
     p.check("there.raw", "there.qcow2")

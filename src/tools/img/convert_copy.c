@@ -234,10 +234,39 @@ static void end_turn(struct copy *copy)
 
 /* ---- a coroutine ----------------------------------------------------------------------------- */
 
+/* By the host; -ENOTSUP: by us, this one and those after it. */
+static int co_offload(struct copy *copy, const struct extent *extent)
+{
+    struct copy_source *source = source_at(copy, extent->offset);
+    uint64_t within = extent->offset - source->start;
+
+    if (!copy->offload || extent->kind != EXTENT_DATA ||
+        !range_fits(within, extent->length, source->length)) {
+        return -ENOTSUP;
+    }
+    data_co_wait(&copy->rate, extent->length);
+    int ret = block_co_copy_range(backend_root(source->be), source->offset + within,
+                                  backend_root(copy->target), extent->offset, extent->length);
+    if (ret == -ENOTSUP) {
+        copy->offload = false;
+    }
+    return ret;
+}
+
 static void co_copy_extent(struct copy *copy, const struct extent *extent, unsigned char *buffer)
 {
-    int ret = 0;
+    int ret = co_offload(copy, extent);
 
+    if (ret != -ENOTSUP) {
+        if (ret < 0) {
+            fail(copy, ret, extent->offset, false);
+        }
+        progress_add(&copy->progress, extent->length);
+        co_wait_turn(copy, extent);
+        end_turn(copy);
+        return;
+    }
+    ret = 0;
     if (extent->kind == EXTENT_DATA) {
         ret = co_read(copy, extent->offset, buffer, extent->length);
         if (ret < 0 && copy->salvage) {
