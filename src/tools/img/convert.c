@@ -7,8 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/log.h"
@@ -282,11 +280,10 @@ static bool create_target(struct convert *c, struct error **errp)
     bool ok = c->backing || img_set_backing(opts, format, NULL, c->backing_format, errp);
     if (ok) {
         autofree char *size = xasprintf("%" PRIu64, c->copy.total);
-        struct stat st;
         if (!options_has(opts, "size")) {
             options_set(opts, "size", size);
         }
-        c->target_is_new = stat(c->target_name, &st) < 0 && errno == ENOENT;
+        c->target_is_new = img_is_new(c->target_name);
         signals_catch();
         ok = block_image_create(c->target_name, format, opts, 0, errp);
     }
@@ -425,22 +422,6 @@ static void close_all(struct convert *c)
     }
 }
 
-/* Nobody shall take what was made for the whole. */
-static void clean_up(const struct convert *c, struct error **errp)
-{
-    struct stat st;
-
-    if (stat(c->target_name, &st) < 0) {
-        return;
-    }
-    if (c->target_is_new && S_ISREG(st.st_mode) && unlink(c->target_name) == 0) {
-        error_add_hint(errp, "%s: target '%s' was incomplete and has been removed", tool_name(),
-                       c->target_name);
-    } else {
-        error_add_hint(errp, "%s: target '%s' is incomplete", tool_name(), c->target_name);
-    }
-}
-
 /* ---- the command ----------------------------------------------------------------------------- */
 
 static bool check_options(struct convert *c, int count, struct error **errp)
@@ -488,7 +469,7 @@ static int run(void *fields, int count, char **operands, struct error **errp)
     bool wrote = began && copy->target && (ok || copy->progress.started_ns);
     close_all(c);
     if (!ok && (wrote || (began && !c->no_create))) {
-        clean_up(c, errp);
+        img_clean_up(c->target_name, c->target_is_new, errp);
     }
     signals_release();
     return ok ? EXIT_SUCCESS : EXIT_FAILURE;

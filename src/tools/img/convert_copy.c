@@ -34,6 +34,15 @@ static void fail(struct copy *copy, int ret, uint64_t offset, bool reading)
     }
 }
 
+static bool was_interrupted(struct copy *copy)
+{
+    if (signals_caught()) {
+        copy->interrupted = true;
+        fail(copy, -EINTR, copy->next, false);
+    }
+    return copy->interrupted;
+}
+
 /* ---- the sources ----------------------------------------------------------------------------- */
 
 static struct copy_source *source_at(struct copy *copy, uint64_t offset)
@@ -137,9 +146,7 @@ static bool is_skipped(const struct copy *copy, enum extent_kind kind)
 static bool co_next_locked(struct copy *copy, struct extent *extent)
 {
     while (copy->next < copy->total && !copy->ret) {
-        if (signals_caught()) {
-            copy->interrupted = true;
-            fail(copy, -EINTR, copy->next, false);
+        if (was_interrupted(copy)) {
             return false;
         }
         if (co_look(copy) < 0) {
@@ -245,6 +252,9 @@ static int co_offload(struct copy *copy, const struct extent *extent)
         return -ENOTSUP;
     }
     data_co_wait(&copy->rate, extent->length);
+    if (was_interrupted(copy)) {
+        return -EINTR;
+    }
     int ret = block_co_copy_range(backend_root(source->be), source->offset + within,
                                   backend_root(copy->target), extent->offset, extent->length);
     if (ret == -ENOTSUP) {
@@ -280,6 +290,8 @@ static void co_copy_extent(struct copy *copy, const struct extent *extent, unsig
     co_wait_turn(copy, extent);
     if (!copy->ret) {
         data_co_wait(&copy->rate, extent->length);
+    }
+    if (!was_interrupted(copy) && !copy->ret) {
         ret = extent->kind == EXTENT_DATA ? co_write_data(copy, extent, buffer)
                                           : co_write_zeroes(copy, extent->offset, extent->length);
         if (ret < 0) {

@@ -8,10 +8,12 @@
 #include "base/range.h"
 #include "block/iov.h"
 #include "block/zeroes.h"
+#include "tools/common/signals.h"
 
 /* ---- looking at bytes ------------------------------------------------------------------------ */
 
-#define STRIDE 256 /* bytes that are looked at between two branches */
+#define SLICE_NS (100 * NS_PER_MS)
+#define STRIDE   256 /* bytes that are looked at between two branches */
 
 bool data_is_zero(const void *data, size_t size)
 {
@@ -144,7 +146,8 @@ void data_co_wait(struct data_rate *rate, uint64_t bytes)
     int64_t due =
         rate->started_ns + (int64_t)((double)rate->sent * (double)NS_PER_SEC / (double)rate->limit);
     rate->sent += bytes;
-    if (due > now) {
-        co_sleep(AIO_CLOCK_RT, due - now);
+    /* In slices: a signal shall not wait for a slow rate. */
+    for (; due > now && !signals_caught(); now = clock_get_ns(AIO_CLOCK_RT)) {
+        co_sleep(AIO_CLOCK_RT, MIN(due - now, SLICE_NS));
     }
 }

@@ -37,7 +37,7 @@ struct data_rate {
     int64_t started_ns;
     uint64_t sent;
 };
-/* Yields until `bytes` more are within the rate. */
+/* Yields until `bytes` more are within the rate, or a signal came (signals_caught()). */
 void data_co_wait(struct data_rate *rate, uint64_t bytes);
 
 #endif

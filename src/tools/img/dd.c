@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/options.h"
 #include "base/range.h"
+#include "tools/common/signals.h"
 #include "tools/common/tool.h"
 #include "tools/img/convert.h"
 #include "tools/img/img.h"
@@ -118,7 +119,9 @@ static bool copy_range(struct dd *dd, struct block_backend *from, struct block_b
     };
     progress_start(&dd->copy.progress, false, true, size);
     copy_run(&dd->copy);
-    if (dd->copy.ret < 0) {
+    if (dd->copy.interrupted) {
+        error_set(errp, "Interrupted by a signal");
+    } else if (dd->copy.ret < 0) {
         error_set_errno(errp, -dd->copy.ret,
                         dd->copy.failed_reading ? "error while reading from input image file"
                                                 : "error while writing to output image file");
@@ -137,6 +140,8 @@ static bool dd_images(struct dd *dd, struct block_backend *from, struct error **
     uint64_t offset, size;
 
     choose_range(dd, backend_length(from), &offset, &size);
+    bool is_new = img_is_new(dd->output);
+    signals_catch();
     if (!make_target(dd, format, size, errp)) {
         return false;
     }
@@ -153,6 +158,9 @@ static bool dd_images(struct dd *dd, struct block_backend *from, struct error **
         error_set_errno(errp, -ret, "error while writing to output image file");
     }
     block_image_close(to);
+    if (!ok || ret < 0) {
+        img_clean_up(dd->output, is_new, errp);
+    }
     return ok && ret == 0;
 }
 

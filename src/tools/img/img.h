@@ -110,6 +110,12 @@ const struct block_image_ops *img_ops(struct block_node *node);
 /* The image itself: below filters. */
 struct block_node *img_format_node(struct block_backend *be);
 
+/* There is no file of that name yet. */
+bool img_is_new(const char *filename);
+/* After a failure: nobody shall take what was made for the whole. A file that was new is removed, else
+ * the error says that it is incomplete. */
+void img_clean_up(const char *filename, bool was_new, struct error **errp);
+
 /* --output: *json; false and an error if it is neither human nor json. */
 bool img_parse_output(const struct img_common *common, bool *json, struct error **errp);
 /* Prints with an indentation of 4, as QEMU's tools do, and a newline; takes the reference. */

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* What all commands of ferry-img open, parse and print alike. See img.h. */
-#include <inttypes.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/log.h"
@@ -60,6 +62,28 @@ const struct block_image_ops *img_ops(struct block_node *node)
 struct block_node *img_format_node(struct block_backend *be)
 {
     return block_node_skip_filters(backend_root(be));
+}
+
+bool img_is_new(const char *filename)
+{
+    struct stat st;
+
+    return stat(filename, &st) < 0 && errno == ENOENT;
+}
+
+void img_clean_up(const char *filename, bool was_new, struct error **errp)
+{
+    struct stat st;
+
+    if (stat(filename, &st) < 0) {
+        return;
+    }
+    if (was_new && S_ISREG(st.st_mode) && unlink(filename) == 0) {
+        error_add_hint(errp, "%s: target '%s' was incomplete and has been removed", tool_name(),
+                       filename);
+    } else {
+        error_add_hint(errp, "%s: target '%s' is incomplete", tool_name(), filename);
+    }
 }
 
 /* ---- options --------------------------------------------------------------------------------- */
