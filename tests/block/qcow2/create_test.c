@@ -141,8 +141,11 @@ static void test_large(void **state)
         skip();
     }
     tools_create("ours.qcow2", "size=128G,cluster_size=512,refcount_bits=64");
-    tools_check("ours.qcow2", false); /* qemu-img needs minutes to make one */
-    compare("size=64P,cluster_size=2M", "");
+    tools_check("ours.qcow2", false);                       /* qemu-img needs minutes to make one */
+    tools_create("ours.qcow2", "size=64P,cluster_size=2M"); /* its map takes long */
+    tools_must("qemu-img create -f qcow2 -o cluster_size=2M theirs.qcow2 64P");
+    tools_check("ours.qcow2", false);
+    compare_info("size=64P");
     compare("size=8M,cluster_size=512,refcount_bits=64,preallocation=metadata", "");
     compare("size=100G,cluster_size=64k,refcount_bits=16,preallocation=metadata", "");
 }
