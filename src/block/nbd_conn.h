@@ -30,8 +30,8 @@ struct nbd_target {
     char *path;        /* … a unix socket */
     char *export;
     bool tls;
-    const struct nbd_creds *creds; /* or NULL: the system's */
-    char *tls_hostname;            /* or NULL: host */
+    struct nbd_creds *creds; /* or NULL: the system's */
+    char *tls_hostname;      /* or NULL: host */
 };
 void nbd_target_free(struct nbd_target *target);
 /* As a URI, for messages. The caller frees it. */

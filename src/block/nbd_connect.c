@@ -25,6 +25,7 @@ void nbd_target_free(struct nbd_target *target)
     free(target->path);
     free(target->export);
     free(target->tls_hostname);
+    nbd_creds_free(target->creds);
     *target = (struct nbd_target){0};
 }
 

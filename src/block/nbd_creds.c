@@ -9,8 +9,11 @@
 
 static struct nbd_creds *first; /* main loop */
 
-static void creds_free(struct nbd_creds *creds)
+void nbd_creds_free(struct nbd_creds *creds)
 {
+    if (!creds) {
+        return;
+    }
     free(creds->id);
     free(creds->dir);
     free(creds->username);
@@ -20,6 +23,20 @@ static void creds_free(struct nbd_creds *creds)
 static char *copy(const char *text)
 {
     return text ? xstrdup(text) : NULL;
+}
+
+struct nbd_creds *nbd_creds_copy(const struct nbd_creds *creds)
+{
+    struct nbd_creds *new = xnew(struct nbd_creds);
+
+    *new = (struct nbd_creds){
+        .id = xstrdup(creds->id),
+        .dir = xstrdup(creds->dir),
+        .is_psk = creds->is_psk,
+        .username = copy(creds->username),
+        .verify_peer = creds->verify_peer,
+    };
+    return new;
 }
 
 bool nbd_creds_add(const char *type, struct options *opts, struct error **errp)
@@ -53,7 +70,7 @@ bool nbd_creds_add(const char *type, struct options *opts, struct error **errp)
     if (creds->is_psk) {
         creds->username = copy(options_get(opts, "username"));
     } else if (!options_get_bool(opts, "verify-peer", &creds->verify_peer, errp)) {
-        creds_free(creds);
+        nbd_creds_free(creds);
         return false;
     }
     creds->next = first;
@@ -67,7 +84,7 @@ void nbd_creds_remove(const char *id)
         if (!strcmp((*p)->id, id)) {
             struct nbd_creds *creds = *p;
             *p = creds->next;
-            creds_free(creds);
+            nbd_creds_free(creds);
             return;
         }
     }

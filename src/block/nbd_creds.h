@@ -23,5 +23,8 @@ struct nbd_creds {
 bool nbd_creds_add(const char *type, struct options *opts, struct error **errp);
 void nbd_creds_remove(const char *id);
 const struct nbd_creds *nbd_creds_find(const char *id);
+/* For a node, which outlives the object. Free it by nbd_creds_free(), also NULL. */
+struct nbd_creds *nbd_creds_copy(const struct nbd_creds *creds);
+void nbd_creds_free(struct nbd_creds *creds);
 
 #endif

@@ -72,12 +72,13 @@ static bool parse_tls(struct options *opts, struct nbd_target *target, struct er
     }
     target->tls_hostname = copy(opts, "tls-hostname");
     if (id) {
-        target->creds = nbd_creds_find(id);
-        target->tls = true;
-        if (!target->creds) {
+        const struct nbd_creds *creds = nbd_creds_find(id);
+        if (!creds) {
             error_set(errp, "No TLS credentials with id '%s'", id);
             return false;
         }
+        target->creds = nbd_creds_copy(creds);
+        target->tls = true;
     }
     if (target->tls_hostname && (!target->host || strcmp(target->tls_hostname, target->host))) {
         error_set(errp,

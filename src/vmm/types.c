@@ -5,6 +5,7 @@
 
 #include "device/iothread.h"
 #include "device/throttle_object.h"
+#include "device/tls_object.h"
 #include "hw/gsi.h"
 #include "hw/i440fx.h"
 #include "hw/i8042.h"
@@ -24,6 +25,8 @@ const struct device_type *const ferry_types[] = {
     /* objects */
     &iothread_type,
     &throttle_group_type,
+    &tls_creds_x509_type,
+    &tls_creds_psk_type,
     /* chipset; made by a machine */
     &gsi_type,
     &i440fx_pcihost_type,

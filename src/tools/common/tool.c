@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/options.h"
 #include "base/range.h"
+#include "block/nbd_creds.h"
 #include "block/node.h"
 #include "block/throttle_group.h"
 #include "config.h"
@@ -61,10 +62,15 @@ bool tool_add_object(const char *text, struct error **errp)
         error_set(errp, "--object: Parameter 'qom-type' is missing");
     } else if (!strcmp(type, "throttle-group")) {
         ok = add_throttle_group(opts, errp);
+    } else if (!strcmp(type, "tls-creds-x509") || !strcmp(type, "tls-creds-psk")) {
+        ok = nbd_creds_add(type, opts, errp);
     } else {
-        error_set(errp, "--object: '%s' is not a type of object that %s has; it has throttle-group",
+        error_set(errp,
+                  "--object: '%s' is not a type of object that %s has; it has throttle-group, "
+                  "tls-creds-x509 and tls-creds-psk",
                   type, program);
     }
+    ok = ok && options_check_used(opts, "--object", errp);
     options_free(opts);
     return ok;
 }
