@@ -421,7 +421,7 @@ def amend(p, long):
         p.same("amend", "-o", *words)
         p.same("info", words[-1])
         p.check(words[-1])
-    p.same("amend", "-p", "-o", "refcount_bits=1", "c.qcow2")
+    p.same("amend", "-p", "-o", "size=31M", "c.qcow2")
     p.check("c.qcow2")
     for words in (["foo=1", "a.qcow2"], ["cluster_size=4k", "a.qcow2"], ["size=1", "-f", "raw", "a.raw"],
                   ["backing_file=a.raw,backing_fmt=raw", "c.qcow2"], ["-t", "foo", "a.qcow2"],
