@@ -17,6 +17,7 @@
 #include "base/alloc.h"
 #include "block/iov.h"
 #include "block/qcow2/qcow2.h"
+#include "block/zeroes.h"
 
 #define likely(x) __builtin_expect(!!(x), 1)
 
@@ -281,11 +282,6 @@ static int co_copy_alone(struct run *r, uint64_t from, uint64_t to, bool is_zero
     return ret;
 }
 
-static bool all_zero(const uint8_t *p, uint64_t size)
-{
-    return !size || (!p[0] && !memcmp(p, p + 1, size - 1));
-}
-
 /* Fills `buffer` with [from, to), which is around the request; true if nothing need be written, as
  * it is zeroes and the cluster is so already. */
 static int co_fill(struct run *r, uint64_t from, uint64_t to, bool is_zero, uint8_t *buffer,
@@ -297,7 +293,7 @@ static int co_fill(struct run *r, uint64_t from, uint64_t to, bool is_zero, uint
         return 0;
     }
     int ret = co_read_old(r, from, buffer, to - from);
-    *skip = ret == 0 && r->is_fresh && all_zero(buffer, to - from);
+    *skip = ret == 0 && r->is_fresh && block_bytes_are_zero(buffer, to - from);
     return ret;
 }
 
