@@ -341,6 +341,9 @@ void qcow2_l2_set(struct block_node *node, struct qcow2_slice *slice, unsigned i
     struct qcow2_state *s = qcow2_of(node);
     uint8_t *p = (uint8_t *)slice->data + (size_t)index * s->l2_entry_size;
 
+    /* Before anybody can see the entry: who writes through to its cluster must commit it, too. */
+    s->generation++;
+    atomic_store(&s->unstable, true);
     cache_change_begin(&s->l2_cache);
     store_be64(p, entry);
     if (s->extended_l2) {
@@ -348,6 +351,4 @@ void qcow2_l2_set(struct block_node *node, struct qcow2_slice *slice, unsigned i
     }
     cache_change_end(&s->l2_cache, slice);
     s->any_links |= entry & QCOW2_COMPRESSED || qcow2_has_cluster(s, entry);
-    s->generation++;
-    atomic_store(&s->unstable, true);
 }

@@ -140,11 +140,11 @@ void qcow2_install_tables(struct block_node *node, const uint64_t *l1, const uin
 
 void qcow2_set_l1(struct qcow2_state *s, uint32_t index, uint64_t entry)
 {
+    s->generation++;
+    atomic_store(&s->unstable, true); /* before reads can see the entry: qcow2_l2_set() */
     atomic_store(&s->l1[index], entry);
     s->l1_dirty[index / ENTRIES_PER_SECTOR] = 1;
     s->any_l1_dirty = true;
-    s->generation++;
-    atomic_store(&s->unstable, true);
 }
 
 void qcow2_set_reftable(struct qcow2_state *s, uint32_t index, uint64_t entry)
