@@ -7,7 +7,7 @@
 
 #include "base/alloc.h"
 #include "base/range.h"
-#include "block/node.h"
+#include "block/qcow2/qcow2.h"
 
 static struct block_iov iov_of(struct iovec *vec, void *data, size_t size)
 {
@@ -26,11 +26,14 @@ int co_direct_read(struct block_node *node, uint64_t offset, void *to, size_t si
     return there ? block_co_preadv(node->file, offset, &iov, 0, 0) : 0;
 }
 
+/* Whatever comes of it, and of the whole operation: the clusters are not fresh any more. */
 int co_direct_write(struct block_node *node, uint64_t offset, const void *from, size_t size)
 {
+    struct qcow2_state *s = qcow2_of(node);
     struct iovec vec;
     struct block_iov iov = iov_of(&vec, (void *)(uintptr_t)from, size);
 
+    s->fresh_from = MAX(s->fresh_from, qcow2_align_cluster(s, offset + size));
     return block_co_pwritev(node->file, offset, &iov, 0, 0);
 }
 

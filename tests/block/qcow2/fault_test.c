@@ -9,6 +9,7 @@
 
 #include "base/alloc.h"
 #include "base/range.h"
+#include "block/image.h"
 #include "disk.h"
 #include "qkit.h"
 
@@ -114,11 +115,86 @@ static void full_disk(void **state)
     }
 }
 
+static bool make_snapshot(struct block_backend *be)
+{
+    struct block_node *node = backend_root(be);
+    char name[] = "s";
+    struct block_snapshot snapshot = {.name = name};
+
+    return node->driver->image->snapshot_create(node, &snapshot, NULL);
+}
+
+/* A snapshot that could not be made has written tables where the guest's next clusters will be:
+ * what the guest does not write of those is zeroes all the same. */
+static void failed_snapshot(void **state)
+{
+    uint8_t *expected = xmalloc(4 * MiB), *content = xmalloc(4 * MiB), piece[512];
+    bool done = false;
+
+    qkit_run("qemu-img create -f qcow2 -o cluster_size=4k seed 4M && "
+             "qemu-io -f qcow2 -c 'write -P 7 0 1M' seed");
+    memset(piece, 9, sizeof(piece));
+    for (unsigned n = 1; !done; n++) {
+        memset(expected, 0, 4 * MiB);
+        memset(expected, 7, MiB);
+        disk_load("seed", LIMIT);
+        struct block_backend *be = kit_drive("driver=qcow2,file.driver=disk,if=none");
+        disk_fail(DISK_WRITE, n, 1000, EIO);
+        done = make_snapshot(be);
+        disk_fail(DISK_WRITE, 0, 0, 0);
+        for (uint64_t at = 2 * MiB + KiB; at < 3 * MiB; at += 4 * KiB) {
+            if (kit_write(be, at, piece, sizeof(piece)) < 0) {
+                break; /* nobody knows which header the file has */
+            }
+            memcpy(expected + at, piece, sizeof(piece));
+        }
+        assert_int_equal(kit_read(be, 0, content, 4 * MiB), 0);
+        assert_memory_equal(content, expected, 4 * MiB);
+        kit_close();
+        disk_save("q");
+        assert_true(qkit_has_no_errors("q"));
+        disk_unload();
+    }
+    free(expected);
+    free(content);
+}
+
+/* An L1 entry that is "copied", but has no table. */
+static void copied_nothing(void **state)
+{
+    static const uint8_t entry[8] = {0x80};
+    uint8_t *expected = xcalloc(1, 8 * MiB), *content = xmalloc(8 * MiB);
+
+    for (unsigned i = 0; i < 2; i++) {
+        bool base = i;
+        kit_make_file("base", 700 * KiB);
+        if (base) {
+            kit_read_file("base", 0, expected, 700 * KiB);
+        }
+        qkit_run("rm -f q; qemu-img create -f qcow2 %s q 8M", base ? "-b base -F raw" : "");
+        qkit_poke("q", 0x30000, entry, sizeof(entry)); /* where qemu-img puts the L1 table */
+        struct block_backend *be = kit_drive("driver=qcow2,file.driver=file,file.filename=q,"
+                                             "if=none,discard=unmap");
+        assert_int_equal(kit_zero(be, 64 * KiB, 64 * KiB, 0), 0);
+        memset(expected + 64 * KiB, 0, 64 * KiB);
+        assert_int_equal(kit_write(be, 200 * KiB, expected + 2 * MiB, KiB), 0);
+        memcpy(expected + 200 * KiB, expected + 2 * MiB, KiB);
+        assert_int_equal(kit_read(be, 0, content, 8 * MiB), 0);
+        assert_memory_equal(content, expected, 8 * MiB);
+        kit_close();
+        qkit_check_clean("q");
+    }
+    free(expected);
+    free(content);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(any_request, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(full_disk, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(failed_snapshot, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(copied_nothing, kit_setup, kit_teardown),
     };
 
     return cmocka_run_group_tests(tests, kit_enter_directory, kit_leave_directory);
