@@ -300,7 +300,8 @@ void qcow2_alloc_end(struct qcow2_state *s, struct qcow2_alloc *alloc);
 /* Takes all changes of metadata to the file in the order above. flush: on stable storage at return.
  * Without lock and commit_lock. */
 int co_qcow2_commit(struct block_node *node, bool flush);
-/* After changes of metadata: writes them if there are too many of them. Without lock, outside of an
+/* Before more changes of metadata: writes those there are if they are too many. If it fails, none may
+ * be added, or they would fill the memory of a host whose disk is full. Without lock, outside of an
  * epoch. */
 int co_qcow2_balance(struct block_node *node);
 /* The image can be changed from now on without the refcounts' being on disk: sets the dirty bit. */

@@ -498,12 +498,15 @@ static int co_write_pieces(struct block_node *node, uint64_t offset, const struc
 
     while (done < iov->size && ret == 0) {
         uint64_t n = iov->size - done;
+        ret = co_qcow2_balance(node);
+        if (ret < 0) {
+            break;
+        }
         unsigned epoch = qcow2_epoch_enter(s);
         ret = co_write_some(node, offset + done, iov, done, &n, id);
         qcow2_epoch_leave(s, epoch);
         if (ret == 0) {
             done += n;
-            ret = co_qcow2_balance(node);
         } else if (ret == -ENOSPC && !has_retried) {
             has_retried = true;
             ret = co_make_room(node);
@@ -534,9 +537,9 @@ static int co_write_compressed(struct block_node *node, uint64_t offset,
         uint64_t n = MIN(s->cluster_size, iov->size - done);
         block_iov_read(iov, done, cluster, n);
         memset(cluster + n, 0, s->cluster_size - n);
-        ret = co_qcow2_write_compressed(node, offset + done, cluster, id);
+        ret = co_qcow2_balance(node);
         if (ret == 0) {
-            ret = co_qcow2_balance(node);
+            ret = co_qcow2_write_compressed(node, offset + done, cluster, id);
         }
     }
     return ret;

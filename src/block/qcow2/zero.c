@@ -214,6 +214,10 @@ static int co_change(const struct change *c, uint64_t offset, uint64_t length)
 
     while (length && ret == 0) {
         uint64_t n = length;
+        ret = co_qcow2_balance(c->node);
+        if (ret < 0) {
+            break;
+        }
         unsigned epoch = qcow2_epoch_enter(s);
         ret = co_change_some(c, offset, &n);
         qcow2_epoch_leave(s, epoch);
@@ -223,9 +227,6 @@ static int co_change(const struct change *c, uint64_t offset, uint64_t length)
         }
         offset += n;
         length -= n;
-        if (ret == 0) {
-            ret = co_qcow2_balance(c->node);
-        }
     }
     return ret;
 }

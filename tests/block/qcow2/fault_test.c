@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "base/range.h"
 #include "block/image.h"
+#include "block/qcow2/qcow2.h"
 #include "disk.h"
 #include "qkit.h"
 
@@ -159,6 +160,44 @@ static void failed_snapshot(void **state)
     free(content);
 }
 
+/* While nothing can be committed, what waits for that does not grow without end. */
+static void memory_is_bounded(void **state)
+{
+    uint8_t *expected = xcalloc(1, 64 * MiB), *content = xmalloc(64 * MiB), piece[512];
+    unsigned written = 0;
+
+    qkit_run("rm -f seed; qemu-img create -f qcow2 -o cluster_size=512 seed 64M");
+    memset(piece, 3, sizeof(piece));
+    disk_load("seed", LIMIT);
+    struct block_backend *be = kit_drive("driver=qcow2,file.driver=disk,if=none,discard=unmap,"
+                                         "l2-cache-size=64k,refcount-cache-size=64k");
+    const struct qcow2_state *s = qcow2_of(backend_root(be));
+    disk_fail(DISK_FLUSH, 1, UINT32_MAX, EIO);
+    for (uint64_t at = 0; at < 64 * MiB; at += 32 * KiB) { /* a table each */
+        if (kit_write(be, at, piece, sizeof(piece)) == 0) {
+            memcpy(expected + at, piece, sizeof(piece));
+            written++;
+        }
+    }
+    assert_true(written > 100);
+    assert_true(s->l2_cache.dirty_count < 600 && s->refcount_cache.dirty_count < 600);
+    assert_true(s->l2_cache.slice_count < 1000);
+    disk_fail(DISK_FLUSH, 0, 0, 0);
+    assert_int_equal(kit_write(be, 32 * KiB + 512, piece, sizeof(piece)), 0);
+    memcpy(expected + 32 * KiB + 512, piece, sizeof(piece));
+    assert_int_equal(kit_flush(be), 0);
+    assert_int_equal(kit_read(be, 0, content, 64 * MiB), 0);
+    assert_memory_equal(content, expected, 64 * MiB);
+    kit_close();
+    disk_save("q");
+    disk_unload();
+    qkit_check_clean("q");
+    qkit_write_file("model", expected, 64 * MiB);
+    qkit_run("qemu-img compare -f qcow2 -F raw q model");
+    free(expected);
+    free(content);
+}
+
 /* An L1 entry that is "copied", but has no table. */
 static void copied_nothing(void **state)
 {
@@ -194,6 +233,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(any_request, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(full_disk, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(failed_snapshot, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(memory_is_bounded, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(copied_nothing, kit_setup, kit_teardown),
     };
 
