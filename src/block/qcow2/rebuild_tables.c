@@ -175,7 +175,7 @@ static uint64_t correct_l1_entry(struct rebuild *r, const struct scan_root *root
         entry &= ~QCOW2_L1_RESERVED;
     }
     if (!offset) {
-        return entry;
+        return r->plan->repair ? entry & ~QCOW2_COPIED : entry;
     }
     struct scan_table *table = scan_find_table(&r->scan, offset);
     if (table && table->moved_to) {

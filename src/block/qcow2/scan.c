@@ -178,8 +178,9 @@ static void see_l1_entry(struct qcow2_scan *scan, const struct scan_root *root, 
     struct qcow2_state *s = scan->s;
     uint64_t offset = entry & QCOW2_OFFSET_MASK;
 
-    if (!entry || (!offset && !(entry & QCOW2_L1_RESERVED))) {
-        return;
+    if (!offset && entry & QCOW2_COPIED && root->refs) {
+        scan_error(scan, scan->fix, root->refs,
+                   " found L1 entry with a flag but no table: %" PRIx64, entry);
     }
     if (entry & QCOW2_L1_RESERVED && root->refs) {
         scan_error(scan, scan->fix, root->refs, " found L1 entry with reserved bits set: %" PRIx64,

@@ -120,6 +120,11 @@ static void l1_reserved(struct image *i)
     image_put64(i, i->l1, image_get64(i, i->l1) | BIT64(58));
 }
 
+static void l1_flag_alone(struct image *i)
+{
+    image_put64(i, i->l1, BIT64(63));
+}
+
 static void l1_unaligned(struct image *i)
 {
     image_put64(i, i->l1, image_get64(i, i->l1) | 512);
@@ -372,6 +377,8 @@ static const struct spoilt spoilts[] = {
     {"L2 reserved bit 58", make_plain, "", l2_reserved_high},
     {"L1 reserved", make_plain, "", l1_reserved,
      .mention = "ERROR found L1 entry with reserved bits set: 8400000000040000\n"},
+    {"L1 flag without table", make_plain, "", l1_flag_alone, .counts_differ = true,
+     .mention = "ERROR found L1 entry with a flag but no table: 8000000000000000\n"},
     {"L1 unaligned", make_plain, "", l1_unaligned, .left = 1, .counts_differ = true,
      .mention = "ERROR l2_offset=40200: Table is not cluster aligned; L1 entry corrupted\n"},
     {"data behind the end", make_plain, "", data_behind_end, .left = 1,
