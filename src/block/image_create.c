@@ -2,6 +2,7 @@
 /* Making images: the file by its protocol, then the format in it. See image.h. */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -56,6 +57,29 @@ static bool check_options(const struct options *opts, const struct block_create_
     return true;
 }
 
+/* ---- files that are to be kept ---------------------------------------------------------------- */
+
+/* One file, whatever it is called: by links, by other spellings. */
+static bool is_same_file(const char *a, const char *b)
+{
+    struct stat x, y;
+
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+/* A source that was opened without locks, or what is below it, must not be emptied. */
+static bool check_not_open(const char *path, struct error **errp)
+{
+    for (struct block_node *node = block_node_first(); node; node = node->next) {
+        if (node->driver->is_protocol && node->filename && is_same_file(path, node->filename)) {
+            error_set(errp, "'%s' is in use as '%s'; give the new image another name", path,
+                      node->filename);
+            return false;
+        }
+    }
+    return true;
+}
+
 /* ---- the backing file ------------------------------------------------------------------------ */
 
 /* Opens the backing file to see that it is there, and how long it is. */
@@ -103,7 +127,8 @@ static bool apply_backing(const char *filename, struct options *opts, unsigned f
         options_unset(opts, "backing_fmt");
         return true;
     }
-    if (!strcmp(backing, filename)) {
+    autofree char *path = block_image_backing_path(filename, backing, NULL);
+    if (!strcmp(backing, filename) || (path && is_same_file(path, filename))) {
         error_set(errp, "Error: Trying to create an image with the same filename as the backing "
                         "file");
         return false;
@@ -171,7 +196,7 @@ static struct block_node *make_file(const char *filename, struct options *opts, 
 
         options_set(file_opts, "filename", path ? path : "");
         take_protocol_options(file_opts, opts, is_raw);
-        bool ok = driver->create(file_opts, errp);
+        bool ok = (!path || check_not_open(path, errp)) && driver->create(file_opts, errp);
         if (!existed && access(path, F_OK) == 0) {
             *made = xstrdup(path);
         }

@@ -4,12 +4,14 @@
  * open node, and what an image says of itself.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/range.h"
+#include "block/file.h"
 #include "block/image.h"
 #include "kit.h"
 
@@ -93,14 +95,42 @@ static void what_is_in_use_is_not_overwritten(void **state)
     kit_make_file("busy", 65536);
     struct block_backend *be = must_open("busy", "raw", true);
 
+    create("busy", "raw", "size=1M", "'busy' is in use as 'busy'; give the new image another name");
+    assert_int_equal(kit_file_size("busy"), 65536);
+    block_image_close(be);
+
+    /* Nor without locks, whatever its name. */
+    be = open_image("busy", "raw", false, BLOCK_OPEN_FORCE_SHARE, NULL);
+    assert_non_null(be);
+    assert_int_equal(symlink("busy", "link"), 0);
+    create("link", "qcow2", "size=1M",
+           "'link' is in use as 'busy'; give the new image another name");
+    assert_int_equal(kit_file_size("busy"), 65536);
+    block_image_close(be);
+
+    /* By another process. */
+    int fd = open("busy", O_RDWR);
+    bool has_locks;
+    assert_true(file_lock(fd, "busy", true, true, &has_locks, NULL));
     struct error *err = NULL;
     struct options *opts = options_parse("size=1M", NULL, NULL);
     assert_false(block_image_create("busy", "raw", opts, 0, &err));
     assert_non_null(strstr(error_message(err), "another process is using 'busy'"));
     error_free(err);
     options_free(opts);
+    close(fd);
     assert_int_equal(kit_file_size("busy"), 65536);
-    block_image_close(be);
+}
+
+static void a_backing_file_is_not_overwritten(void **state)
+{
+    kit_make_file("base", 65536);
+    assert_int_equal(symlink("base", "other"), 0);
+    create("base", "qcow2", "backing_file=./base,backing_fmt=raw",
+           "Error: Trying to create an image with the same filename as the backing file");
+    create("other", "qcow2", "backing_file=base,backing_fmt=raw",
+           "Error: Trying to create an image with the same filename as the backing file");
+    assert_int_equal(kit_file_size("base"), 65536);
 }
 
 /* ---- lengths --------------------------------------------------------------------------------- */
@@ -279,6 +309,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(raw_images_are_made, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(what_cannot_be_made_is_refused, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(what_is_in_use_is_not_overwritten, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(a_backing_file_is_not_overwritten, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(lengths_change, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(files_grow_for_formats_only, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(one_writes_or_many_read, kit_setup, kit_teardown),
