@@ -32,6 +32,10 @@ SANITIZER_OPTIONS = {
     "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1",
 }
 
+# Tests that take their length from the environment, and how much longer meson lets them run.
+LONG_OPTIONS = {"FERRY_TEST_LONG": "5"}
+LONG_TIMEOUT_FACTOR = 10
+
 
 @dataclasses.dataclass
 class Build:
@@ -145,16 +149,19 @@ def fixed_addresses():
     return prefix
 
 
-def run_meson_tests(kind, pattern, report):
+def run_meson_tests(kind, pattern, is_long, report):
     names = meson_test_names(kind, pattern)
     if not names:
         return
     log = ROOT / kind.folder / "meson-logs/testlog.json"
     log.unlink(missing_ok=True)
+    length = LONG_OPTIONS if is_long else {}
     subprocess.run([*fixed_addresses(), "meson", "test", "-C", kind.folder, "--no-rebuild",
-                    "--num-processes", str(max(2, os.cpu_count() or 2)), *names],
-                   cwd=ROOT, env={**SANITIZER_OPTIONS, **os.environ}, stdin=subprocess.DEVNULL,
-                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+                    "--num-processes", str(max(2, os.cpu_count() or 2)),
+                    "--timeout-multiplier", str(LONG_TIMEOUT_FACTOR if is_long else 1), *names],
+                   cwd=ROOT, env={**SANITIZER_OPTIONS, **length, **os.environ},
+                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                   stderr=subprocess.DEVNULL, check=False)
     seen = set()
     for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else []:
         test = json.loads(line)
@@ -258,7 +265,7 @@ def main():
             continue
         if build(kind, report):
             if kind.meson_tests:
-                run_meson_tests(kind, options.only, report)
+                run_meson_tests(kind, options.only, options.long, report)
         elif kind.kind == "release":
             for script in chosen:
                 report.add(script.name, "SKIP", "there is no release build")
