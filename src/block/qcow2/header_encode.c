@@ -7,13 +7,14 @@
 #include "block/qcow2/qcow2.h"
 
 #define EXTENSION_HEADER 8u /* type and length */
+#define SECTOR           512u
 #define FEATURE_ENTRY    48u
 #define FEATURE_NAME     46u
 #define BITMAPS_LENGTH   24u
 
 /* Where the next extension goes. */
 struct cursor {
-    uint8_t *at, *end;
+    uint8_t *at, *end, *sector_end; /* of the cluster, of its first sector */
 };
 
 /* ---- extensions ------------------------------------------------------------------------------ */
@@ -65,9 +66,10 @@ static bool add_bitmaps(struct cursor *c, const struct qcow2_state *s)
     return data;
 }
 
-/* What other programs call the feature bits when they do not know them. Optional: left out where a
- * small cluster has no room for it. `reserve`: bytes that must stay free. */
-static void add_feature_names(struct cursor *c, uint64_t reserve)
+/* What other programs call the feature bits when they do not know them. Optional: all of them where
+ * the first sector has room (header_write.c says why there), else those that are set, else none.
+ * `reserve`: bytes that must stay free in it. */
+static void add_feature_names(struct cursor *c, const struct qcow2_state *s, uint64_t reserve)
 {
     enum { INCOMPATIBLE, COMPATIBLE, AUTOCLEAR };
     static const struct {
@@ -83,22 +85,31 @@ static void add_feature_names(struct cursor *c, uint64_t reserve)
         {AUTOCLEAR, 0, "bitmaps"},
         {AUTOCLEAR, 1, "raw external data"},
     };
-    uint32_t length = ARRAY_SIZE(features) * FEATURE_ENTRY;
+    const uint64_t set[] = {s->incompatible, s->compatible, s->autoclear};
+    uint32_t all = ARRAY_SIZE(features) * FEATURE_ENTRY, some = 0;
+    bool takes_all = range_fits(EXTENSION_HEADER + all, reserve, c->sector_end - c->at);
 
-    if (!range_fits(EXTENSION_HEADER + length, reserve, c->end - c->at)) {
+    for (size_t i = 0; i < ARRAY_SIZE(features); i++) {
+        some += set[features[i].type] >> features[i].bit & 1 ? FEATURE_ENTRY : 0;
+    }
+    if (!takes_all &&
+        (!some || !range_fits(EXTENSION_HEADER + some, reserve, c->sector_end - c->at))) {
         return;
     }
-    uint8_t *entry = add_extension(c, QCOW2_EXT_FEATURE_NAMES, length);
-    for (size_t i = 0; i < ARRAY_SIZE(features); i++, entry += FEATURE_ENTRY) {
-        entry[0] = features[i].type;
-        entry[1] = features[i].bit;
-        memcpy(entry + 2, features[i].name, strnlen(features[i].name, FEATURE_NAME));
+    uint8_t *entry = add_extension(c, QCOW2_EXT_FEATURE_NAMES, takes_all ? all : some);
+    for (size_t i = 0; i < ARRAY_SIZE(features); i++) {
+        if (takes_all || set[features[i].type] >> features[i].bit & 1) {
+            entry[0] = features[i].type;
+            entry[1] = features[i].bit;
+            memcpy(entry + 2, features[i].name, strnlen(features[i].name, FEATURE_NAME));
+            entry += FEATURE_ENTRY;
+        }
     }
 }
 
 static bool add_extensions(struct cursor *c, const struct qcow2_state *s)
 {
-    /* The unknown ones, the end mark, the backing file's name: all that follows the names. */
+    /* The unknown ones and the end mark: all that follows the names. */
     uint64_t reserve = EXTENSION_HEADER;
 
     if (!add_text(c, QCOW2_EXT_BACKING_FORMAT, s->backing_format) ||
@@ -108,8 +119,8 @@ static bool add_extensions(struct cursor *c, const struct qcow2_state *s)
     for (const struct qcow2_extension *e = s->extensions; e; e = e->next) {
         reserve += EXTENSION_HEADER + padded(e->length);
     }
-    if (s->version >= 3) {
-        add_feature_names(c, reserve + (s->backing_name ? strlen(s->backing_name) : 0));
+    if (s->version >= 3 && c->at < c->sector_end) {
+        add_feature_names(c, s, reserve);
     }
     for (const struct qcow2_extension *e = s->extensions; e; e = e->next) {
         if (!add_bytes(c, e->type, e->data, e->length)) {
@@ -143,7 +154,7 @@ static void put_fields(uint8_t *h, const struct qcow2_state *s)
     }
 }
 
-int qcow2_encode_header(const struct qcow2_state *s, void *cluster)
+int qcow2_encode_header_fields(const struct qcow2_state *s, void *cluster, uint32_t *end)
 {
     uint8_t *h = cluster;
     uint32_t length = QCOW2_H_V2_LENGTH;
@@ -160,18 +171,32 @@ int qcow2_encode_header(const struct qcow2_state *s, void *cluster)
             memcpy(h + QCOW2_H_V3_FULL_LENGTH, s->unknown_header, s->unknown_header_size);
         }
     }
-    struct cursor c = {.at = h + length, .end = h + s->cluster_size};
+    struct cursor c = {.at = h + length, .end = h + s->cluster_size, .sector_end = h + SECTOR};
     if (!add_extensions(&c, s)) {
         return -ENOSPC;
     }
-    if (s->backing_name) {
-        size_t name_length = strlen(s->backing_name);
-        if (name_length > (size_t)(c.end - c.at)) {
-            return -ENOSPC;
-        }
-        memcpy(c.at, s->backing_name, name_length);
-        store_be64(h + QCOW2_H_BACKING_OFFSET, (uint64_t)(c.at - h));
-        store_be32(h + QCOW2_H_BACKING_SIZE, (uint32_t)name_length);
-    }
+    *end = (uint32_t)(c.at - h);
     return 0;
+}
+
+int qcow2_encode_backing_name(const struct qcow2_state *s, void *cluster, uint32_t at)
+{
+    uint8_t *h = cluster;
+    size_t length = strlen(s->backing_name);
+
+    if (!range_fits(at, length, s->cluster_size)) {
+        return -ENOSPC;
+    }
+    memcpy(h + at, s->backing_name, length);
+    store_be64(h + QCOW2_H_BACKING_OFFSET, at);
+    store_be32(h + QCOW2_H_BACKING_SIZE, (uint32_t)length);
+    return 0;
+}
+
+int qcow2_encode_header(const struct qcow2_state *s, void *cluster)
+{
+    uint32_t end;
+
+    int ret = qcow2_encode_header_fields(s, cluster, &end);
+    return ret == 0 && s->backing_name ? qcow2_encode_backing_name(s, cluster, end) : ret;
 }

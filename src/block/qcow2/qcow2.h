@@ -211,6 +211,9 @@ int co_qcow2_pwrite(struct block_node *node, uint64_t offset, const void *from, 
 /* header_encode.c: the bytes of the first cluster (cluster_size) as the state says: header,
  * extensions, backing name. -ENOSPC if they do not fit into it. */
 int qcow2_encode_header(const struct qcow2_state *s, void *cluster);
+/* In two steps: all but the backing name, *end becomes where the extensions end; then that name. */
+int qcow2_encode_header_fields(const struct qcow2_state *s, void *cluster, uint32_t *end);
+int qcow2_encode_backing_name(const struct qcow2_state *s, void *cluster, uint32_t at);
 /* Writes the first cluster from the state: header, extensions, backing name; all header fields come
  * in one write of the first sector, before or after which nothing half-made can be seen, after what
  * they point to was flushed by the caller. Flushes. */

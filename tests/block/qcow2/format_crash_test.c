@@ -30,7 +30,8 @@ struct op {
     const char *text;
     uint64_t length;
     enum block_prealloc prealloc;
-    bool snapshot; /* there is one, of the same contents */
+    bool snapshot;       /* there is one, of the same contents */
+    const char *backing; /* there is one of this name */
 };
 
 struct resizing {
@@ -64,7 +65,7 @@ static bool amend(struct block_node *node, const struct op *op, struct error **e
 
 static bool rename_backing(struct block_node *node, const struct op *op, struct error **errp)
 {
-    return node->driver->image->change_backing(node, op->text, "raw", errp);
+    return node->driver->image->change_backing(node, op->text, op->text ? "raw" : NULL, errp);
 }
 
 static bool make_empty(struct block_node *node, const struct op *op, struct error **errp)
@@ -105,6 +106,13 @@ static const struct op ops[] = {
     {"version 3", "cluster_size=4k,compat=0.10", amend,
      "compat=1.1,refcount_bits=8,lazy_refcounts=on"},
     {"backing name", "cluster_size=512", rename_backing, "base"},
+    {"other backing name", "cluster_size=4k", rename_backing, "base", .backing = "the-middle"},
+    {"longer backing name", "cluster_size=64k", rename_backing, "./././././././././base",
+     .backing = "mid"},
+    {"backing name, small clusters", "cluster_size=1k", rename_backing, "base",
+     .backing = "the-middle"},
+    {"no backing name", "cluster_size=4k", rename_backing, .backing = "the-middle"},
+    {"bitmaps under a backing name", "cluster_size=4k", keep_bitmaps, .backing = "the-middle"},
     {"empty", "cluster_size=4k", make_empty},
     {"empty, lazy", "cluster_size=512,lazy_refcounts=on", make_empty},
     {"bitmaps", "cluster_size=512", keep_bitmaps},
@@ -199,9 +207,12 @@ static void make_seed(const struct op *op)
 {
     bool v2 = strstr(op->options, "compat=0.10");
 
-    run("rm -f seed; truncate -s 8M base; qemu-img create -q -f qcow2 -o %s seed 4M && "
+    /* Backing files are all zeroes: whichever is named, the contents are the same. A name that is
+     * neither does not open. */
+    run("rm -f seed; truncate -s 8M base mid the-middle; "
+        "qemu-img create -q -f qcow2 -o %s %s%s seed 4M && "
         "qemu-io -c 'write -q -P 1 0 1300k' -c 'write -q -P 2 3000k 900k' seed",
-        op->options);
+        op->options, op->backing ? "-F raw -b " : "", op->backing ? op->backing : "");
     if (!v2) {
         run("qemu-io -c 'write -q -z 1000k 100k' seed");
     }
