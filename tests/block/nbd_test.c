@@ -172,8 +172,8 @@ static void poor_servers(void **state)
     static const char *const arguments[] = {
         "--filter=nozero --filter=noextents memory 8M",
         "--no-sr memory 8M",
-        "--filter=blocksize-policy memory 8M blocksize-minimum=4096 blocksize-maximum=64K "
-        "blocksize-error-policy=error",
+        ("--filter=blocksize-policy memory 8M blocksize-minimum=4096 blocksize-maximum=64K "
+         "blocksize-error-policy=error"),
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(arguments); i++) {
@@ -601,8 +601,8 @@ static void by_name(void **state)
         "nbd+unix:///ex?socket=sock",
         "nbd:unix:sock:exportname=ex",
         "nbd+unix:///%65x?socket=s%6fck",
-        "json:{\"driver\":\"nbd\",\"export\":\"ex\",\"server\":{\"type\":\"unix\","
-        "\"path\":\"sock\"}}",
+        ("json:{\"driver\":\"nbd\",\"export\":\"ex\",\"server\":{\"type\":\"unix\","
+         "\"path\":\"sock\"}}"),
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(names); i++) {

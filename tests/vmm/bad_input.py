@@ -26,9 +26,9 @@ TABLE = [
     ("-drive if=virtio,format=raw,file=", "file"),
     ("-drive if=virtio,format=raw", "file="),
     ("-drive if=virtio", "-drive needs file=FILE"),
-    ("-drive if=virtio,format=qcow2,file=DIR/disk.img", "qcow2", "raw"),
+    ("-drive if=virtio,format=qcow2,file=DIR/disk.img", "disk.img", "not in qcow2 format"),
     ("-drive if=virtio,format=rwa,file=DIR/disk.img", "Unknown driver 'rwa'", "raw"),
-    ("-drive if=virtio,file=DIR/qcow2.img", "qcow2.img", "format=raw"),
+    ("-drive if=virtio,file=DIR/qcow2.img", "qcow2.img", "cluster_bits"),
     # -drive
     ("-drive if=virtoi,format=raw,file=DIR/disk.img", "virtoi", "virtio"),
     ("-drive if=ide,format=raw,file=DIR/disk.img", "if=virtio"),
