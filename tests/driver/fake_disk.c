@@ -10,8 +10,8 @@
 #include "base/options.h"
 #include "base/range.h"
 #include "block/driver.h"
-#include "block/iov.h"
 #include "block/node.h"
+#include "mem/dma.h"
 
 struct fake_disk fake_disk;
 
@@ -57,13 +57,30 @@ static int co_begin(enum fake_op op, uint64_t offset, uint64_t length, unsigned 
     return fake_disk.error[op];
 }
 
+/* Guest memory that the driver may be writing at the same time: as a kernel would copy it. */
+static void copy_to_guest(const struct block_iov *iov, const uint8_t *from)
+{
+    for (int i = 0; i < iov->niov; i++) {
+        guest_copy_to(iov->iov[i].iov_base, from, iov->iov[i].iov_len);
+        from += iov->iov[i].iov_len;
+    }
+}
+
+static void copy_from_guest(const struct block_iov *iov, uint8_t *to)
+{
+    for (int i = 0; i < iov->niov; i++) {
+        guest_copy_from(to, iov->iov[i].iov_base, iov->iov[i].iov_len);
+        to += iov->iov[i].iov_len;
+    }
+}
+
 static int fake_co_preadv(struct block_node *node, uint64_t offset, const struct block_iov *iov,
                           unsigned flags, uint64_t id)
 {
     int ret = co_begin(FAKE_READ, offset, iov->size, flags);
 
     if (ret == 0) {
-        block_iov_write(iov, 0, fake_disk.data + offset, iov->size);
+        copy_to_guest(iov, fake_disk.data + offset);
     }
     return ret;
 }
@@ -74,7 +91,7 @@ static int fake_co_pwritev(struct block_node *node, uint64_t offset, const struc
     int ret = co_begin(FAKE_WRITE, offset, iov->size, flags);
 
     if (ret == 0) {
-        block_iov_read(iov, 0, fake_disk.data + offset, iov->size);
+        copy_from_guest(iov, fake_disk.data + offset);
     }
     return ret;
 }
