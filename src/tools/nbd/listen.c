@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -58,6 +59,17 @@ bool nbd_sockets_inherited(struct nbd_sockets *sockets)
 
 /* ---- unix ------------------------------------------------------------------------------------ */
 
+/* The process that listens at the other end is gone: the kernel may keep its socket open for a while
+ * after that, until its io_uring has been taken down. */
+static bool listener_is_dead(int fd)
+{
+    struct ucred peer;
+    socklen_t size = sizeof(peer);
+
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.pid > 0 &&
+           kill(peer.pid, 0) < 0 && errno == ESRCH;
+}
+
 /* What a server that was killed left behind: a socket that nobody listens at. */
 static bool is_stale(const struct sockaddr_un *address)
 {
@@ -67,12 +79,14 @@ static bool is_stale(const struct sockaddr_un *address)
         return false;
     }
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    bool refused = fd >= 0 && connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 &&
-                   errno == ECONNREFUSED;
-    if (fd >= 0) {
-        close(fd);
+    if (fd < 0) {
+        return false;
     }
-    return refused;
+    bool stale = connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0
+                     ? errno == ECONNREFUSED
+                     : listener_is_dead(fd);
+    close(fd);
+    return stale;
 }
 
 static bool listen_unix(const char *path, struct nbd_sockets *sockets, struct error **errp)
