@@ -27,8 +27,13 @@ SECONDS = 600
 
 
 def call(argv, folder):
-    done = subprocess.run([str(a) for a in argv], cwd=folder, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, timeout=SECONDS, check=False)
+    for _ in range(20):
+        done = subprocess.run([str(a) for a in argv], cwd=folder, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, timeout=SECONDS, check=False)
+        # The kernel takes down the io_uring of a process, and lets go of its files, after its end.
+        if not done.returncode or b"lock" not in done.stderr:
+            break
+        time.sleep(0.1)
     if done.returncode:
         sys.exit(f"{' '.join(map(str, argv))}: {done.stderr.decode(errors='replace')}")
     return done.stdout.decode()
