@@ -44,13 +44,13 @@ static char *decode(const char *text, size_t length)
 
 static bool set_decoded(struct options *opts, const char *key, const char *text, size_t length)
 {
-    char *value = decode(text, length);
+    autofree char *value = decode(text, length);
 
-    if (value) {
-        options_set(opts, key, value);
-        free(value);
+    if (!value) {
+        return false;
     }
-    return value;
+    options_set(opts, key, value);
+    return true;
 }
 
 /* "host", "host:port", "[address]:port". */

@@ -44,7 +44,7 @@ static int compare_names(const void *a, const void *b)
 
 void img_print_option_list(const struct block_create_option *options)
 {
-    const struct block_create_option *sorted[64];
+    const struct block_create_option *sorted[64] = {0};
     size_t count = 0;
 
     for (; options->name && count < ARRAY_SIZE(sorted); options++) {
