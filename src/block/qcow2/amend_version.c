@@ -6,10 +6,8 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "block/iov.h"
+#include "block/bounce.h"
 #include "block/qcow2/amend.h"
-
-#define ZERO_BYTES MiB
 
 /* ---- up -------------------------------------------------------------------------------------- */
 
@@ -111,26 +109,6 @@ static int co_check_snapshots(struct block_node *node, struct error **errp)
 
 /* ---- down: zero clusters ---------------------------------------------------------------------- */
 
-static int co_write_zero_data(struct block_node *node, uint64_t offset, uint64_t length)
-{
-    struct iovec vec;
-    int ret = 0;
-
-    autofree void *zeroes = aligned_alloc(4096, ZERO_BYTES);
-    if (!zeroes) {
-        return -ENOMEM;
-    }
-    memset(zeroes, 0, ZERO_BYTES);
-    while (length && ret == 0) {
-        uint64_t n = MIN(length, ZERO_BYTES);
-        struct block_iov iov = block_iov_of(&vec, zeroes, n);
-        ret = block_co_pwritev(node, offset, &iov, 0, 0);
-        offset += n;
-        length -= n;
-    }
-    return ret;
-}
-
 /* With lock held: one slice's zero entries become none at all. There is no backing file to show. */
 static int co_drop_zeroes(struct block_node *node, uint64_t offset)
 {
@@ -156,7 +134,7 @@ static int co_expand(struct block_node *node, uint64_t offset, uint64_t length)
     int ret = 0;
 
     if (node->backing) {
-        return co_write_zero_data(node, offset, length);
+        return co_bounce_zeroes(node, offset, length, 0);
     }
     for (uint64_t at = offset; at < offset + length && ret == 0; at += s->cluster_size) {
         co_mutex_lock(&s->lock);

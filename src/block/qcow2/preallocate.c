@@ -3,11 +3,8 @@
 #include "block/qcow2/preallocate.h"
 
 #include <errno.h>
-#include <stdlib.h>
-#include <string.h>
 
-#include "base/alloc.h"
-#include "block/iov.h"
+#include "block/bounce.h"
 
 struct prealloc_run {
     struct block_node *node;
@@ -52,26 +49,6 @@ static int co_take(struct prealloc_run *r, uint64_t offset)
     return qcow2_check_overlap(r->node, 0, r->host, r->clusters << s->cluster_bits);
 }
 
-static int co_write_zero_buffers(struct block_node *file, uint64_t offset, uint64_t length)
-{
-    struct iovec vec;
-    int ret = 0;
-
-    autofree void *zeroes = aligned_alloc(4096, MiB);
-    if (!zeroes) {
-        return -ENOMEM;
-    }
-    memset(zeroes, 0, MiB);
-    while (length && ret == 0) {
-        uint64_t n = MIN(length, MiB);
-        struct block_iov iov = block_iov_of(&vec, zeroes, n);
-        ret = block_co_pwritev(file, offset, &iov, 0, 0);
-        offset += n;
-        length -= n;
-    }
-    return ret;
-}
-
 /* Clusters that an entry points to must be within the file. */
 static int co_extend_file(struct block_node *file, uint64_t end)
 {
@@ -88,7 +65,7 @@ static int co_fill(const struct prealloc_run *r)
 
     switch (r->prealloc) {
     case BLOCK_PREALLOC_FULL:
-        return co_write_zero_buffers(s->data_file, r->host, length);
+        return co_bounce_zeroes(s->data_file, r->host, length, 0);
     case BLOCK_PREALLOC_FALLOC:
         return block_co_write_zeroes(s->data_file, r->host, length, 0);
     case BLOCK_PREALLOC_METADATA:
