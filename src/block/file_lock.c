@@ -14,6 +14,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <time.h>
 
 #include "base/error.h"
 #include "base/range.h"
@@ -21,6 +22,11 @@
 
 #define LOCK_USED     100
 #define LOCK_UNSHARED 200
+
+/* A process that had an io_uring and was killed is gone for its parent some 10 ms before the kernel
+ * closes its files: whoever is started in its place must not fail for that. */
+#define PATIENCE_MS 200
+#define STEP_MS     5
 
 enum permission { CONSISTENT_READ, WRITE, WRITE_UNCHANGED, RESIZE, PERMISSION_COUNT };
 
@@ -44,6 +50,17 @@ static bool others_hold(int fd, off_t byte)
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
 
     return fcntl(fd, F_OFD_GETLK, &lock) < 0 || lock.l_type != F_UNLCK;
+}
+
+static bool others_keep(int fd, off_t byte)
+{
+    for (unsigned ms = 0; others_hold(fd, byte); ms += STEP_MS) {
+        if (ms >= PATIENCE_MS) {
+            return true;
+        }
+        nanosleep(&(struct timespec){.tv_nsec = STEP_MS * 1000000L}, NULL);
+    }
+    return false;
 }
 
 static bool means_no_locks(int err)
@@ -70,7 +87,7 @@ bool file_lock(int fd, const char *filename, bool write, bool required, bool *ha
         }
     }
     for (int p = 0; p < PERMISSION_COUNT; p++) {
-        if (used & BIT(p) && others_hold(fd, LOCK_UNSHARED + p)) {
+        if (used & BIT(p) && others_keep(fd, LOCK_UNSHARED + p)) {
             error_set(errp, "Failed to get \"%s\" lock: another process is using '%s'", names[p],
                       filename);
             return false;
@@ -97,7 +114,7 @@ bool file_lock_move(int old_fd, bool old_write, int fd, bool write, bool exclusi
 {
     set_locks(fd, F_RDLCK, write, exclusive);
     set_locks(old_fd, F_UNLCK, old_write, exclusive);
-    if (write && others_hold(fd, LOCK_UNSHARED + WRITE)) {
+    if (write && others_keep(fd, LOCK_UNSHARED + WRITE)) {
         error_set(errp, "Failed to get \"%s\" lock: another process is using '%s'", names[WRITE],
                   filename);
         set_locks(old_fd, F_RDLCK, old_write, exclusive);
@@ -115,7 +132,7 @@ bool file_lock_exclusive(int fd, const char *filename, struct error **errp)
         error_set_errno(errp, err, "Failed to lock '%s'", filename);
         return false;
     }
-    if (others_hold(fd, LOCK_USED + WRITE)) {
+    if (others_keep(fd, LOCK_USED + WRITE)) {
         file_unlock_exclusive(fd);
         error_set(errp, "Failed to get shared \"%s\" lock: another process is using '%s'",
                   names[WRITE], filename);

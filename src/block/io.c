@@ -263,8 +263,11 @@ int block_co_discard(struct block_node *node, uint64_t offset, uint64_t length)
     if (!(node->flags & BLOCK_OPEN_UNMAP) || !node->driver->co_discard) {
         return 0;
     }
-    uint64_t first = align_up(offset, alignment);
-    uint64_t last = align_down(offset + length, alignment);
+    /* Behind the end of the disk nobody looks: its last block may be a part. */
+    uint64_t first = align_up(offset, alignment), last = offset + length;
+    if (last != block_length(node)) {
+        last = align_down(last, alignment);
+    }
     if (first >= last) {
         return 0;
     }

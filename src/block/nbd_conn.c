@@ -230,10 +230,23 @@ static void tell_owner(struct nbd_conn *conn)
     }
 }
 
+/* With lock held: who watches stops, and nobody follows. */
+static void send_away(struct nbd_conn *conn)
+{
+    struct nbd_impl *impl = conn->impl;
+
+    if (impl->owner_state == OWNER_IS) {
+        impl->owner_state = OWNER_CHANGES;
+        call_owner(conn, move_out);
+    }
+    impl->next_owner = NULL; /* also of a change that has not begun */
+}
+
 static bool is_released(struct nbd_impl *impl)
 {
     pthread_mutex_lock(&impl->lock);
-    bool released = impl->owner_state == OWNER_NONE || impl->owner == aio_loop_current();
+    bool released = impl->owner_state == OWNER_NONE ||
+                    (impl->owner_state == OWNER_IS && impl->owner == aio_loop_current());
     pthread_mutex_unlock(&impl->lock);
     return released;
 }
@@ -253,10 +266,8 @@ void nbd_conn_release_loop(struct nbd_conn *conn)
     set_release_waits(impl, here);
     while (!is_released(impl)) {
         pthread_mutex_lock(&impl->lock);
-        if (impl->owner_state == OWNER_IS && impl->owner != here) {
-            impl->next_owner = NULL;
-            impl->owner_state = OWNER_CHANGES;
-            call_owner(conn, move_out);
+        if (impl->owner_state != OWNER_IS || impl->owner != here) {
+            send_away(conn);
         }
         pthread_mutex_unlock(&impl->lock);
         aio_loop_poll(here, true);
@@ -267,22 +278,17 @@ void nbd_conn_release_loop(struct nbd_conn *conn)
 void nbd_conn_close(struct nbd_conn *conn)
 {
     struct nbd_impl *impl = conn->impl;
-    bool mine = false;
 
     nbd_aio_disconnect(impl->handle, 0);
     shutdown(impl->fd, SHUT_WR);
     pthread_mutex_lock(&impl->lock);
-    if (impl->owner_state == OWNER_IS) {
-        mine = impl->owner == aio_loop_current();
-        if (mine) {
-            unwatch(conn);
-            impl->owner_state = OWNER_NONE;
-            impl->owner = NULL;
-        } else {
-            impl->next_owner = NULL;
-            impl->owner_state = OWNER_CHANGES;
-            call_owner(conn, move_out);
-        }
+    bool mine = impl->owner_state == OWNER_IS && impl->owner == aio_loop_current();
+    if (mine) {
+        unwatch(conn);
+        impl->owner_state = OWNER_NONE;
+        impl->owner = NULL;
+    } else {
+        send_away(conn);
     }
     pthread_mutex_unlock(&impl->lock);
     if (mine) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Image locks: between two opens here, and against QEMU's tools where those are installed. */
 #include <fcntl.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -153,6 +154,32 @@ static void bytes(void **state)
         check_bytes(fd, "00000000");
     }
     close(fd);
+}
+
+static void *close_soon(void *fd)
+{
+    usleep(30000);
+    close(*(int *)fd);
+    return NULL;
+}
+
+/* Locks that a killed process leaves behind for a moment are waited for, of each kind. */
+static void late(void **state)
+{
+    static const off_t bytes[] = {200, 201, 101}; /* at open; at open; when a device comes */
+
+    for (unsigned i = 0; i < 3; i++) {
+        struct flock lock = {
+            .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = bytes[i], .l_len = 1};
+        int fd = open("image", O_RDWR | O_CLOEXEC);
+        pthread_t thread;
+
+        assert_int_equal(fcntl(fd, F_OFD_SETLK, &lock), 0);
+        assert_int_equal(pthread_create(&thread, NULL, close_soon, &fd), 0);
+        disk(IMAGE, false);
+        pthread_join(thread, NULL);
+        close_all();
+    }
 }
 
 /* Runs a shell command; its output (of both kinds) into *output. Returns the exit status. */
@@ -315,6 +342,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(between_us, setup, teardown),
         cmocka_unit_test_setup_teardown(shared, setup, teardown),
         cmocka_unit_test_setup_teardown(bytes, setup, teardown),
+        cmocka_unit_test_setup_teardown(late, setup, teardown),
         cmocka_unit_test_setup_teardown(we_keep_qemu_out, setup, teardown),
         cmocka_unit_test_setup_teardown(qemu_tools_keep_us_out, setup, teardown),
         cmocka_unit_test_setup_teardown(a_qemu_vm_keeps_us_out, setup, teardown),

@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "block/iov.h"
 #include "block/qcow2/qcow2.h"
+#include "block/tasks.h"
 
 #define likely(x) __builtin_expect(!!(x), 1)
 
@@ -68,26 +69,66 @@ static int co_read_extent(struct block_node *node, uint64_t offset,
 
 /* ---- reads ----------------------------------------------------------------------------------- */
 
-/* More than one extent: piece by piece. */
-static int co_read_pieces(struct block_node *node, uint64_t offset, const struct block_iov *iov,
-                          struct qcow2_extent *extent, uint64_t id)
-{
-    struct iovec vec[PIECE_IOV];
-    uint64_t done = 0;
+struct read_piece {
+    struct block_task task;
+    struct block_node *node;
+    const struct block_iov *iov; /* of the request */
+    uint64_t offset, done, id;   /* guest offset of the request; the piece begins at done */
+    struct qcow2_extent extent;
+};
 
-    for (;;) {
+static int co_read_piece(struct block_task *task)
+{
+    struct read_piece *p = (struct read_piece *)task;
+    struct iovec vec[PIECE_IOV];
+    int ret = 0;
+
+    while (p->extent.length && ret == 0) {
         struct block_iov piece = {.iov = vec};
-        piece.size = block_iov_slice(iov, done, extent->length, vec, PIECE_IOV, &piece.niov);
-        int ret = co_read_extent(node, offset + done, extent, &piece, id);
-        done += piece.size;
-        if (ret < 0 || done == iov->size) {
-            return ret;
-        }
-        ret = co_qcow2_map(node, offset + done, iov->size - done, extent);
-        if (ret < 0) {
-            return ret;
-        }
+        piece.size =
+            block_iov_slice(p->iov, p->done, p->extent.length, vec, PIECE_IOV, &piece.niov);
+        ret = co_read_extent(p->node, p->offset + p->done, &p->extent, &piece, p->id);
+        p->done += piece.size;
+        p->extent.host += piece.size;
+        p->extent.length -= piece.size;
     }
+    return ret;
+}
+
+static bool takes_time(const struct block_node *node, const struct qcow2_extent *extent)
+{
+    return extent->kind == QCOW2_NORMAL || extent->kind == QCOW2_COMPRESSED_DATA ||
+           (extent->kind == QCOW2_UNALLOCATED && node->backing);
+}
+
+/* More than one extent: side by side, as far as they take time; the last one here. */
+static int co_read_pieces(struct block_node *node, uint64_t offset, const struct block_iov *iov,
+                          const struct qcow2_extent *first, uint64_t id)
+{
+    struct read_piece here = {
+        .node = node, .iov = iov, .offset = offset, .id = id, .extent = *first};
+    struct block_tasks tasks = {0};
+    int ret = 0;
+
+    for (uint64_t done = 0; ret == 0 && !tasks.ret;) {
+        uint64_t length = here.extent.length;
+        here.done = done;
+        if (done + length < iov->size && takes_time(node, &here.extent)) {
+            struct read_piece *p = xnew(struct read_piece);
+            *p = here;
+            p->task.co_fn = co_read_piece;
+            co_block_tasks_start(&tasks, &p->task);
+        } else {
+            ret = co_read_piece(&here.task);
+        }
+        done += length;
+        if (done == iov->size || ret < 0) {
+            break;
+        }
+        ret = co_qcow2_map(node, offset + done, iov->size - done, &here.extent);
+    }
+    int others = co_block_tasks_wait(&tasks);
+    return ret < 0 ? ret : others;
 }
 
 int co_qcow2_read(struct block_node *node, uint64_t offset, const struct block_iov *iov,

@@ -7,6 +7,9 @@
  *        without it:     co_write_clusters(): data, with what has to be copied around it
  *        with it:        link(): the entries point there; the old clusters wait to be free
  *
+ * A request that is more than one of these plans them one after the other; their data is written
+ * side by side.
+ *
  * What was written is visible to everybody when the entries are set, and on disk when a commit has
  * written them, which it does after a flush of the data (O2).
  */
@@ -17,6 +20,7 @@
 #include "base/alloc.h"
 #include "block/iov.h"
 #include "block/qcow2/qcow2.h"
+#include "block/tasks.h"
 #include "block/zeroes.h"
 
 #define likely(x) __builtin_expect(!!(x), 1)
@@ -427,54 +431,73 @@ static int co_end_run(struct run *r, int ret)
     return ret;
 }
 
-/* A beginning of [offset, offset + *length); *length becomes how much. */
-static int co_write_run(struct block_node *node, uint64_t offset, const struct block_iov *iov,
-                        uint64_t done, uint64_t *length, uint64_t id)
-{
-    struct qcow2_state *s = qcow2_of(node);
-    struct run r = {.node = node, .from = offset, .to = offset + *length};
-
-    co_mutex_lock(&s->lock);
-    int ret = co_plan(&r);
-    co_mutex_unlock(&s->lock);
-    if (ret < 0) {
-        return ret;
-    }
-    if (r.way == IN_PLACE) {
-        *length = 0; /* somebody else has come before us: as the others */
-        return 0;
-    }
-    *length = r.to - r.from;
-    return co_end_run(&r, co_write_clusters(&r, iov, done, id));
-}
-
 /* ---- requests --------------------------------------------------------------------------------- */
 
-/* A beginning of the rest of the request. */
-static int co_write_some(struct block_node *node, uint64_t offset, const struct block_iov *iov,
-                         uint64_t done, uint64_t *length, uint64_t id)
+/* A part of a request that is written in one way. */
+struct write_piece {
+    struct block_task task;
+    const struct block_iov *iov; /* of the request */
+    uint64_t done, id;           /* the piece begins at done */
+    unsigned epoch;
+    struct run run; /* IN_PLACE: only from, to and host are set */
+};
+
+/* In an epoch: what is to be done for a beginning of [r->from, r->to). */
+static int co_plan_piece(struct run *r)
 {
+    struct qcow2_state *s = qcow2_of(r->node);
+    const uint64_t to = r->to;
     struct qcow2_extent extent;
-    struct iovec vec[PIECE_IOV];
-    uint64_t size = *length;
 
     for (;;) {
-        int ret = co_qcow2_map(node, offset, size, &extent);
+        int ret = co_qcow2_map(r->node, r->from, to - r->from, &extent);
         if (ret < 0) {
             return ret;
         }
         if (extent.kind == QCOW2_NORMAL && extent.copied) {
-            struct block_iov piece = {.iov = vec};
-            piece.size = block_iov_slice(iov, done, extent.length, vec, PIECE_IOV, &piece.niov);
-            *length = piece.size;
-            return co_write_in_place(node, extent.host, &piece, 0, id);
+            r->way = IN_PLACE;
+            r->host = extent.host;
+            r->to = r->from + extent.length;
+            return 0;
         }
-        *length = size;
-        ret = co_write_run(node, offset, iov, done, length, id);
-        if (ret < 0 || *length) {
+        r->to = to;
+        co_mutex_lock(&s->lock);
+        ret = co_plan(r);
+        co_mutex_unlock(&s->lock);
+        if (ret < 0 || r->way != IN_PLACE) {
             return ret;
         }
+        /* Somebody else has come before us: as the others. */
     }
+}
+
+static int co_piece_in_place(struct write_piece *p)
+{
+    struct iovec vec[PIECE_IOV];
+    const struct run *r = &p->run;
+    uint64_t size = r->to - r->from;
+    int ret = 0;
+
+    for (uint64_t done = 0; done < size && ret == 0;) {
+        struct block_iov piece = {.iov = vec};
+        piece.size =
+            block_iov_slice(p->iov, p->done + done, size - done, vec, PIECE_IOV, &piece.niov);
+        ret = co_write_in_place(r->node, r->host + done, &piece, 0, p->id);
+        done += piece.size;
+    }
+    return ret;
+}
+
+static int co_write_piece(struct block_task *task)
+{
+    struct write_piece *p = (struct write_piece *)task;
+    struct qcow2_state *s = qcow2_of(p->run.node);
+
+    int ret = p->run.way == IN_PLACE
+                  ? co_piece_in_place(p)
+                  : co_end_run(&p->run, co_write_clusters(&p->run, p->iov, p->done, p->id));
+    qcow2_epoch_leave(s, p->epoch);
+    return ret;
 }
 
 /* There was no free cluster: those that wait may become free. Outside of an epoch. */
@@ -488,28 +511,55 @@ static int co_make_room(struct block_node *node)
     return has_frees ? co_qcow2_commit(node, true) : -ENOSPC;
 }
 
-static int co_write_pieces(struct block_node *node, uint64_t offset, const struct block_iov *iov,
-                           uint64_t id)
+/* One after the other is planned; the data is written side by side, the last piece here. */
+static int co_write_all(struct block_node *node, uint64_t offset, const struct block_iov *iov,
+                        uint64_t id)
 {
     struct qcow2_state *s = qcow2_of(node);
-    bool has_retried = false;
-    uint64_t done = 0;
+    struct block_tasks tasks = {0};
     int ret = 0;
 
-    while (done < iov->size && ret == 0) {
-        uint64_t n = iov->size - done;
+    for (uint64_t done = 0; done < iov->size && ret == 0 && !tasks.ret;) {
         ret = co_qcow2_balance(node);
         if (ret < 0) {
             break;
         }
-        unsigned epoch = qcow2_epoch_enter(s);
-        ret = co_write_some(node, offset + done, iov, done, &n, id);
-        qcow2_epoch_leave(s, epoch);
+        struct write_piece *p = xnew(struct write_piece);
+        *p = (struct write_piece){
+            .task.co_fn = co_write_piece,
+            .iov = iov,
+            .done = done,
+            .id = id,
+            .epoch = qcow2_epoch_enter(s),
+            .run = {.node = node, .from = offset + done, .to = offset + iov->size},
+        };
+        ret = co_plan_piece(&p->run);
+        if (ret < 0) {
+            qcow2_epoch_leave(s, p->epoch);
+            free(p);
+            break;
+        }
+        done += p->run.to - p->run.from;
+        if (done < iov->size) {
+            co_block_tasks_start(&tasks, &p->task);
+        } else {
+            ret = co_write_piece(&p->task);
+            free(p);
+        }
+    }
+    int others = co_block_tasks_wait(&tasks);
+    return ret < 0 ? ret : others;
+}
+
+static int co_write_pieces(struct block_node *node, uint64_t offset, const struct block_iov *iov,
+                           uint64_t id)
+{
+    int ret = co_write_all(node, offset, iov, id);
+
+    if (ret == -ENOSPC) {
+        ret = co_make_room(node);
         if (ret == 0) {
-            done += n;
-        } else if (ret == -ENOSPC && !has_retried) {
-            has_retried = true;
-            ret = co_make_room(node);
+            ret = co_write_all(node, offset, iov, id);
         }
     }
     return ret;

@@ -85,6 +85,10 @@ static int co_change_data_file(const struct change *c, uint64_t offset, uint64_t
     struct qcow2_extent e;
     int ret = 0;
 
+    length = MIN(length, s->size - MIN(offset, s->size)); /* raw data is no longer than the disk */
+    if (!length) {
+        return 0;
+    }
     if (s->data_file_raw) {
         return block_co_write_zeroes(s->data_file, offset, length,
                                      c->unmap ? BLOCK_REQ_MAY_UNMAP : 0);
@@ -281,6 +285,9 @@ int qcow2_co_discard(struct block_node *node, uint64_t offset, uint64_t length)
     }
     if (s->version < 3 && node->backing) {
         return -ENOTSUP; /* what is below would show again */
+    }
+    if (offset + length == s->size) {
+        length = qcow2_align_cluster(s, s->size) - offset;
     }
     return co_finish(node, co_change(&c, offset, length), 0);
 }
