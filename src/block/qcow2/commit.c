@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "aio/clock.h"
+#include "aio/coroutine.h"
 #include "base/alloc.h"
 #include "base/bytes.h"
 #include "block/iov.h"
@@ -23,6 +25,7 @@
 #define MIN_DIRTY          256u /* slices; fewer are no reason to write */
 #define MAX_FREES          16384u
 #define MAX_CLEAN_COMMITS  16
+#define MAX_ROOM_MS        256 /* the last of the waits, which double */
 
 /* Copies of dirty slices, sorted by offset. */
 struct slices {
@@ -386,6 +389,32 @@ int co_qcow2_commit(struct block_node *node, bool flush)
         }
     }
     co_mutex_unlock(&s->commit_lock);
+    return ret;
+}
+
+/* Of clusters that are unlinked: some wait for requests that may still use them. */
+static bool frees_ripen(struct qcow2_state *s)
+{
+    co_mutex_lock(&s->lock);
+    bool some = s->frees[1].count || s->frees[2].count;
+    co_mutex_unlock(&s->lock);
+    return some;
+}
+
+int co_qcow2_make_room(struct block_node *node)
+{
+    struct qcow2_state *s = qcow2_of(node);
+
+    co_mutex_lock(&s->lock);
+    int ret = qcow2_has_frees(s) ? 0 : -ENOSPC;
+    co_mutex_unlock(&s->lock);
+    if (ret == 0) {
+        ret = co_qcow2_commit(node, true);
+    }
+    for (unsigned ms = 1; ret == 0 && ms <= MAX_ROOM_MS && frees_ripen(s); ms *= 2) {
+        co_sleep(AIO_CLOCK_RT, ms * NS_PER_MS);
+        ret = co_qcow2_commit(node, true);
+    }
     return ret;
 }
 

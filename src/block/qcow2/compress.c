@@ -109,6 +109,17 @@ static int co_write_deflated(struct block_node *node, uint64_t offset, const str
     return ret;
 }
 
+static int co_in_epoch(struct block_node *node, uint64_t offset, const struct deflated *d,
+                       uint64_t id)
+{
+    struct qcow2_state *s = qcow2_of(node);
+
+    unsigned epoch = qcow2_epoch_enter(s);
+    int ret = co_write_deflated(node, offset, d, id);
+    qcow2_epoch_leave(s, epoch);
+    return ret;
+}
+
 int co_qcow2_write_compressed(struct block_node *node, uint64_t offset, const void *data,
                               uint64_t id)
 {
@@ -122,9 +133,13 @@ int co_qcow2_write_compressed(struct block_node *node, uint64_t offset, const vo
     d.to = buffer;
     co_thread_pool(deflate_job, &d);
     if (d.size) {
-        unsigned epoch = qcow2_epoch_enter(s);
-        int ret = co_write_deflated(node, offset, &d, id);
-        qcow2_epoch_leave(s, epoch);
+        int ret = co_in_epoch(node, offset, &d, id);
+        if (ret == -ENOSPC) {
+            ret = co_qcow2_make_room(node);
+            if (ret == 0) {
+                ret = co_in_epoch(node, offset, &d, id);
+            }
+        }
         return ret;
     }
     struct iovec vec;

@@ -500,17 +500,6 @@ static int co_write_piece(struct block_task *task)
     return ret;
 }
 
-/* There was no free cluster: those that wait may become free. Outside of an epoch. */
-static int co_make_room(struct block_node *node)
-{
-    struct qcow2_state *s = qcow2_of(node);
-
-    co_mutex_lock(&s->lock);
-    bool has_frees = qcow2_has_frees(s);
-    co_mutex_unlock(&s->lock);
-    return has_frees ? co_qcow2_commit(node, true) : -ENOSPC;
-}
-
 /* One after the other is planned; the data is written side by side, the last piece here. */
 static int co_write_all(struct block_node *node, uint64_t offset, const struct block_iov *iov,
                         uint64_t id)
@@ -557,7 +546,7 @@ static int co_write_pieces(struct block_node *node, uint64_t offset, const struc
     int ret = co_write_all(node, offset, iov, id);
 
     if (ret == -ENOSPC) {
-        ret = co_make_room(node);
+        ret = co_qcow2_make_room(node);
         if (ret == 0) {
             ret = co_write_all(node, offset, iov, id);
         }
@@ -565,11 +554,35 @@ static int co_write_pieces(struct block_node *node, uint64_t offset, const struc
     return ret;
 }
 
-/* Whole clusters, deflated one by one; the last one of the disk is filled up with zeroes. */
+struct compressed_piece {
+    struct block_task task;
+    struct block_node *node;
+    const struct block_iov *iov; /* of the request */
+    uint64_t offset, done, id;   /* guest offset of the request; the cluster begins at done */
+};
+
+/* A cluster; the last one of the disk is filled up with zeroes. */
+static int co_write_compressed_piece(struct block_task *task)
+{
+    const struct compressed_piece *p = (struct compressed_piece *)task;
+    struct qcow2_state *s = qcow2_of(p->node);
+    uint64_t n = MIN(s->cluster_size, p->iov->size - p->done);
+
+    autofree uint8_t *cluster = aligned_alloc(4096, align_up(s->cluster_size, 4096));
+    if (!cluster) {
+        return -ENOMEM;
+    }
+    block_iov_read(p->iov, p->done, cluster, n);
+    memset(cluster + n, 0, s->cluster_size - n);
+    return co_qcow2_write_compressed(p->node, p->offset + p->done, cluster, p->id);
+}
+
+/* Whole clusters, deflated side by side. */
 static int co_write_compressed(struct block_node *node, uint64_t offset,
                                const struct block_iov *iov, uint64_t id)
 {
     struct qcow2_state *s = qcow2_of(node);
+    struct block_tasks tasks = {0};
     int ret = 0;
 
     if (s->has_data_file) {
@@ -579,20 +592,21 @@ static int co_write_compressed(struct block_node *node, uint64_t offset,
         (iov->size & (s->cluster_size - 1) && offset + iov->size != s->size)) {
         return -EINVAL;
     }
-    autofree uint8_t *cluster = aligned_alloc(4096, align_up(s->cluster_size, 4096));
-    if (!cluster) {
-        return -ENOMEM;
-    }
-    for (uint64_t done = 0; done < iov->size && ret == 0; done += s->cluster_size) {
-        uint64_t n = MIN(s->cluster_size, iov->size - done);
-        block_iov_read(iov, done, cluster, n);
-        memset(cluster + n, 0, s->cluster_size - n);
+    for (uint64_t done = 0; done < iov->size && ret == 0 && !tasks.ret; done += s->cluster_size) {
         ret = co_qcow2_balance(node);
         if (ret == 0) {
-            ret = co_qcow2_write_compressed(node, offset + done, cluster, id);
+            struct compressed_piece *p = xnew(struct compressed_piece);
+            *p = (struct compressed_piece){.task.co_fn = co_write_compressed_piece,
+                                           .node = node,
+                                           .iov = iov,
+                                           .offset = offset,
+                                           .done = done,
+                                           .id = id};
+            co_block_tasks_start(&tasks, &p->task);
         }
     }
-    return ret;
+    int others = co_block_tasks_wait(&tasks);
+    return ret < 0 ? ret : others;
 }
 
 static int co_finish_write(struct block_node *node, int ret, unsigned flags)

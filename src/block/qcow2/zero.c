@@ -214,6 +214,7 @@ static int co_zero_part(struct block_node *node, uint64_t offset, uint64_t lengt
 static int co_change(const struct change *c, uint64_t offset, uint64_t length)
 {
     struct qcow2_state *s = qcow2_of(c->node);
+    bool has_retried = false;
     int ret = 0;
 
     while (length && ret == 0) {
@@ -225,6 +226,11 @@ static int co_change(const struct change *c, uint64_t offset, uint64_t length)
         unsigned epoch = qcow2_epoch_enter(s);
         ret = co_change_some(c, offset, &n);
         qcow2_epoch_leave(s, epoch);
+        if (ret == -ENOSPC && !has_retried) { /* for a table */
+            has_retried = true;
+            ret = co_qcow2_make_room(c->node);
+            continue;
+        }
         if (ret == -ENOTSUP) { /* a part of a compressed cluster */
             n = MIN(length, s->cluster_size - (offset & (s->cluster_size - 1)));
             ret = co_write_buffers(c->node, offset, n);
