@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/log.h"
 #include "base/options.h"
 #include "base/range.h"
 #include "block/drivers.h"
@@ -30,18 +31,37 @@
 
 enum { LOCKING_AUTO, LOCKING_ON, LOCKING_OFF };
 
-static bool get_engine(struct options *opts, enum aio_io_engine *engine, struct error **errp)
+/* aio=native is Linux AIO, which is asynchronous with O_DIRECT only. io_uring does the same with
+ * fewer system calls; where a host forbids that, threads do it. */
+static bool get_native_engine(unsigned flags, enum aio_io_engine *engine, struct error **errp)
 {
-    static const char *const names[] = {"threads", "io_uring", NULL};
-    const char *text = options_get(opts, "aio");
-    int aio = 0;
+    struct error *err = NULL;
 
-    if (text && !strcmp(text, "native")) {
-        error_set(errp, "aio=native is not supported; use aio=io_uring or aio=threads");
+    if (!(flags & BLOCK_OPEN_NOCACHE)) {
+        error_set(errp, "aio=native was specified, but it requires cache.direct=on, which was not "
+                        "specified.");
         return false;
     }
+    *engine = AIO_IO_URING;
+    if (!aio_io_available(aio_loop_current(), AIO_IO_URING, &err)) {
+        log_warn("aio=native: %s; threads are used", error_message(err));
+        error_free(err);
+        *engine = AIO_IO_THREADS;
+    }
+    return true;
+}
+
+static bool get_engine(struct options *opts, unsigned flags, enum aio_io_engine *engine,
+                       struct error **errp)
+{
+    static const char *const names[] = {"threads", "io_uring", "native", NULL};
+    int aio = 0;
+
     if (!options_get_enum(opts, "aio", names, &aio, errp)) {
         return false;
+    }
+    if (aio == 2) {
+        return get_native_engine(flags, engine, errp);
     }
     *engine = aio ? AIO_IO_URING : AIO_IO_THREADS;
     return aio_io_available(aio_loop_current(), *engine, errp);
@@ -194,7 +214,7 @@ static bool open_common(struct block_node *node, struct options *opts, bool is_d
     int locking = LOCKING_AUTO;
 
     s->is_device = is_device;
-    if (!get_engine(opts, &s->engine, errp) ||
+    if (!get_engine(opts, node->flags, &s->engine, errp) ||
         !options_get_enum(opts, "locking", locking_names, &locking, errp)) {
         return false;
     }
@@ -290,7 +310,7 @@ static void file_limits(struct block_node *node, struct block_limits *limits)
 
 const struct block_driver block_driver_file = {
     .name = "file",
-    .help = "a host file; filename=, aio=threads|io_uring, locking=auto|on|off",
+    .help = "a host file; filename=, aio=threads|io_uring|native, locking=auto|on|off",
     .is_protocol = true,
     .state_size = sizeof(struct file_state),
     .supported_flags = BLOCK_REQ_FUA,
@@ -314,7 +334,7 @@ const struct block_driver block_driver_file = {
 
 const struct block_driver block_driver_host_device = {
     .name = "host_device",
-    .help = "a host block device; filename=, aio=threads|io_uring, locking=auto|on|off",
+    .help = "a host block device; filename=, aio=threads|io_uring|native, locking=auto|on|off",
     .is_protocol = true,
     .state_size = sizeof(struct file_state),
     .supported_flags = BLOCK_REQ_FUA,

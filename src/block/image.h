@@ -52,7 +52,7 @@ struct block_image_how {
     const char *format;   /* or NULL: looked at, without a warning */
     bool image_opts;
     const char *cache;         /* as -drive cache=, or NULL: writeback */
-    const char *aio;           /* "threads", "io_uring" or NULL */
+    const char *aio;           /* "threads", "io_uring", "native" or NULL */
     const char *detect_zeroes; /* as the node's option, or NULL */
     bool writable;
     bool shares_write; /* others may write meanwhile */

@@ -7,6 +7,8 @@
 #include "block/filename.h"
 #include "kit.h"
 
+#define NATIVE "aio=native was specified, but it requires cache.direct=on, which was not specified."
+
 /* ---- -blockdev ------------------------------------------------------------------------------- */
 
 static void blockdev_refusals(void **state)
@@ -48,8 +50,9 @@ static void blockdev_refusals(void **state)
         {"driver=raw,node-name=n,file=ro",
          "node 'ro' is read-only and node 'n' above it is not; give both read-only=on"},
         {"driver=file,node-name=n", "The 'file' block driver requires a file name: filename=FILE"},
-        {"driver=file,node-name=n,filename=image,aio=native",
-         "aio=native is not supported; use aio=io_uring or aio=threads"},
+        {"driver=file,node-name=n,filename=image,aio=native", NATIVE},
+        {"driver=file,node-name=n,filename=image,aio=bad",
+         "option 'aio': 'bad' is unknown; use threads, io_uring or native"},
     };
 
     kit_blockdev("driver=null-co,node-name=taken,size=1M");
@@ -236,8 +239,8 @@ static void drive_refusals(void **state)
         {"file=null-co://,format=raw,stats=on", "block driver 'raw': unknown option 'stats'"},
         {"file=json:{\"driver\":\"raw\",,\"file\":\"node\"},aio=io_uring",
          "aio=io_uring finds no file node below the drive; give it to that node"},
-        {"file=plain,format=raw,aio=native",
-         "aio=native is not supported; use aio=io_uring or aio=threads"},
+        {"file=plain,format=raw,aio=native", NATIVE},
+        {"file=plain,format=raw,aio=native,cache=unsafe", NATIVE},
         {"file=null-co://,format=raw,werror=panic",
          "'panic' invalid write error action; use report, ignore, stop, enospc or auto"},
         {"file=null-co://,format=raw,rerror=enospc",

@@ -101,6 +101,8 @@ SAME = [
     ("cache-none", "raw", ["-n", "-m"], ["write -P 3 3 5k", "read -P 3 3 5k", "aio_read 1 7",
                                          "aio_flush"]),
     ("io-uring", "raw", ["-i", "io_uring"], ["write -P 3 0 64k", "read -P 3 0 64k"]),
+    ("native", "raw", ["-n", "-k"], ["write -P 3 0 64k", "read -P 3 0 64k", "aio_read 1 7"]),
+    ("native-buffered", "raw", ["-k"], ["read 0 512"]),
     ("image-opts", "opts", ["--image-opts"], ["length", "read 0 512"]),
     ("bad-option", "raw", ["-t", "bad"], ["length"]),
     ("bad-discard", "raw", ["-d", "bad"], ["length"]),

@@ -16,10 +16,7 @@
 
 void qcow2_free_bitmaps(struct qcow2_state *s)
 {
-    for (uint32_t i = 0; s->bitmaps && i < s->bitmap_count; i++) {
-        qcow2_bitmap_free(s->bitmaps[i]);
-    }
-    free(s->bitmaps);
+    qcow2_free_bitmap_list(s->bitmaps, s->bitmap_count);
     s->bitmaps = NULL;
 }
 
@@ -31,24 +28,10 @@ static const char *fault_of(const struct qcow2_state *s, const struct qcow2_bitm
     if (b->flags & QCOW2_BITMAP_IN_USE) {
         return "was not stored";
     }
-    if (b->flags & ~QCOW2_BITMAP_KNOWN_FLAGS) {
-        return "has unknown flags";
-    }
-    if (b->type != QCOW2_BITMAP_TYPE_DIRTY) {
-        return "is of an unknown type";
-    }
     if (b->extra_size && !(b->flags & QCOW2_BITMAP_EXTRA_COMPAT)) {
         return "has unknown extra data";
     }
-    if (b->granularity_bits < QCOW2_BITMAP_MIN_BITS ||
-        b->granularity_bits > QCOW2_BITMAP_MAX_BITS) {
-        return "has an impossible granularity";
-    }
-    if (!b->table_offset || b->table_offset & (s->cluster_size - 1) ||
-        b->table_size != qcow2_bitmap_table_size(s, s->size, b->granularity_bits)) {
-        return "has a table that does not fit";
-    }
-    return NULL;
+    return qcow2_bitmap_fault(s, b);
 }
 
 static bool is_usable(const struct block_bitmap *bitmap)
@@ -138,7 +121,10 @@ int co_qcow2_load_bitmaps(struct block_node *node, struct error **errp)
     int ret = 0;
 
     if (!s->bitmaps) {
-        ret = co_qcow2_read_bitmap_dir(node, errp);
+        ret = co_qcow2_read_bitmap_dir(node, &s->bitmaps, errp);
+        if (ret == -EINVAL) {
+            error_prepend(errp, "'%s': ", node->filename);
+        }
         if (ret == 0) {
             ret = co_load_all(node, errp);
         }

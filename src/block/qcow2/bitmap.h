@@ -50,9 +50,13 @@ struct qcow2_bitmap {
 
 void qcow2_bitmap_free(struct qcow2_bitmap *bitmap);
 
-/* bitmap_dir.c. Reads the directory that the header names into s->bitmaps; negative errno and *errp
- * if it is none. */
-int co_qcow2_read_bitmap_dir(struct block_node *node, struct error **errp);
+/* bitmap_dir.c. Reads the directory that the header names: s->bitmap_count entries, the caller's to
+ * free. Negative errno and *errp, which does not name the image, if it is none (-EINVAL). */
+int co_qcow2_read_bitmap_dir(struct block_node *node, struct qcow2_bitmap ***list,
+                             struct error **errp);
+void qcow2_free_bitmap_list(struct qcow2_bitmap **list, uint32_t count);
+/* What no program would write in that entry, or NULL. */
+const char *qcow2_bitmap_fault(const struct qcow2_state *s, const struct qcow2_bitmap *bitmap);
 /* Bytes of an entry in the directory. */
 uint64_t qcow2_bitmap_entry_size(size_t name_length, uint32_t extra_size);
 /* A new directory with the first `count` of s->bitmaps' places; the old one's clusters will be free.

@@ -78,15 +78,15 @@ static const char *find_twin(struct qcow2_bitmap *const *list, uint32_t count)
     return NULL;
 }
 
-static bool parse_dir(struct qcow2_state *s, const uint8_t *dir, struct error **errp)
+static bool parse_dir(const struct qcow2_state *s, const uint8_t *dir, struct qcow2_bitmap **list,
+                      struct error **errp)
 {
     uint64_t at = 0;
 
-    s->bitmaps = xcalloc(s->bitmap_count, sizeof(struct qcow2_bitmap *));
     for (uint32_t i = 0; i < s->bitmap_count; i++) {
         uint64_t start = at;
-        s->bitmaps[i] = parse_entry(dir, s->bitmap_dir_size, &at);
-        if (!s->bitmaps[i]) {
+        list[i] = parse_entry(dir, s->bitmap_dir_size, &at);
+        if (!list[i]) {
             error_set(errp,
                       "Broken bitmap directory: entry %" PRIu32 " at offset %" PRIu64
                       " is impossible",
@@ -99,14 +99,44 @@ static bool parse_dir(struct qcow2_state *s, const uint8_t *dir, struct error **
                   s->bitmap_dir_size, at);
         return false;
     }
-    const char *twin = find_twin(s->bitmaps, s->bitmap_count);
+    const char *twin = find_twin(list, s->bitmap_count);
     if (twin) {
         error_set(errp, "Broken bitmap directory: there are two bitmaps '%s'", twin);
     }
     return !twin;
 }
 
-int co_qcow2_read_bitmap_dir(struct block_node *node, struct error **errp)
+const char *qcow2_bitmap_fault(const struct qcow2_state *s, const struct qcow2_bitmap *b)
+{
+    if (b->flags & ~QCOW2_BITMAP_KNOWN_FLAGS) {
+        return "has unknown flags";
+    }
+    if (b->type != QCOW2_BITMAP_TYPE_DIRTY) {
+        return "is of an unknown type";
+    }
+    if (b->granularity_bits < QCOW2_BITMAP_MIN_BITS ||
+        b->granularity_bits > QCOW2_BITMAP_MAX_BITS) {
+        return "has an impossible granularity";
+    }
+    if (!b->table_offset || b->table_offset & (s->cluster_size - 1) || !b->table_size ||
+        b->table_size > QCOW2_MAX_BITMAP_TABLE ||
+        (!(b->flags & QCOW2_BITMAP_IN_USE) &&
+         b->table_size != qcow2_bitmap_table_size(s, s->size, b->granularity_bits))) {
+        return "has a table that does not fit";
+    }
+    return NULL;
+}
+
+void qcow2_free_bitmap_list(struct qcow2_bitmap **list, uint32_t count)
+{
+    for (uint32_t i = 0; list && i < count; i++) {
+        qcow2_bitmap_free(list[i]);
+    }
+    free(list);
+}
+
+int co_qcow2_read_bitmap_dir(struct block_node *node, struct qcow2_bitmap ***list,
+                             struct error **errp)
 {
     struct qcow2_state *s = qcow2_of(node);
     autofree uint8_t *dir = malloc(s->bitmap_dir_size); /* bounded by header.c */
@@ -121,8 +151,10 @@ int co_qcow2_read_bitmap_dir(struct block_node *node, struct error **errp)
         error_set_errno(errp, -ret, "Could not read the bitmap directory of '%s'", node->filename);
         return ret;
     }
-    if (!parse_dir(s, dir, errp)) {
-        error_prepend(errp, "'%s': ", node->filename);
+    *list = xcalloc(s->bitmap_count, sizeof(struct qcow2_bitmap *));
+    if (!parse_dir(s, dir, *list, errp)) {
+        qcow2_free_bitmap_list(*list, s->bitmap_count);
+        *list = NULL;
         return -EINVAL;
     }
     return 0;

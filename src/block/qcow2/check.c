@@ -67,9 +67,36 @@ static int co_check_snapshot_table(struct qcow2_check *check, struct error **err
         return ret;
     }
     /* Opening for a check goes on without snapshots if the table is broken: ask the header. */
-    return co_snapshot_table_read(check->node, load_be64(header + QCOW2_H_SNAPSHOTS_OFFSET),
-                                  load_be32(header + QCOW2_H_NB_SNAPSHOTS), snapshot_fault, check,
+    uint64_t offset = load_be64(header + QCOW2_H_SNAPSHOTS_OFFSET);
+    uint32_t count = load_be32(header + QCOW2_H_NB_SNAPSHOTS);
+    if (!count && offset & (check->s->cluster_size - 1)) {
+        scan_error(&check->scan, check->fix & BLOCK_CHECK_FIX_ERRORS, 1,
+                   " snapshot table offset invalid (%#" PRIx64 "), of no snapshots", offset);
+        return 0;
+    }
+    return co_snapshot_table_read(check->node, offset, count, snapshot_fault, check,
                                   &check->snapshots, errp);
+}
+
+/* ---- the header ------------------------------------------------------------------------------ */
+
+/* What opening for a check lets pass. */
+static void check_header(struct qcow2_check *check)
+{
+    struct qcow2_state *s = check->s;
+    bool mend = check->fix & BLOCK_CHECK_FIX_ERRORS;
+
+    if (s->odd_extension_end) {
+        scan_error(&check->scan, mend, 1, " header extensions end with a length that does not fit");
+        s->odd_extension_end = !mend; /* a rebuild writes the header */
+    }
+    if (s->autoclear & QCOW2_AUTOCLEAR_DATA_RAW && !s->has_data_file) {
+        scan_error(&check->scan, mend, 1,
+                   " autoclear feature \"raw external data\" without a data file");
+        if (mend) {
+            s->autoclear &= ~QCOW2_AUTOCLEAR_DATA_RAW;
+        }
+    }
 }
 
 /* ---- references ------------------------------------------------------------------------------ */
@@ -155,6 +182,7 @@ static int co_look(struct qcow2_check *check, scan_say_fn *say, void *opaque, st
     check->is_looking = true;
     result->total_clusters = (s->size >> s->cluster_bits) + !!(s->size & (s->cluster_size - 1));
 
+    check_header(check);
     int ret = co_check_snapshot_table(check, errp);
     if (ret < 0) {
         return ret;

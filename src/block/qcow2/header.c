@@ -194,7 +194,7 @@ static int parse_tables(struct parse *p, const uint8_t *h)
         return bad(p, -EFBIG, "Snapshot table too large: %u snapshots, at most %u",
                    s->snapshot_count, QCOW2_MAX_SNAPSHOTS);
     }
-    if (s->snapshot_count && !(p->node->flags & BLOCK_OPEN_CHECK)) {
+    if (!(p->node->flags & BLOCK_OPEN_CHECK)) {
         ret = check_table(p, "Snapshot table", s->snapshots_offset, s->snapshot_count, 40,
                           QCOW2_MAX_SNAPSHOT_BYTES);
         if (ret < 0) {
@@ -373,10 +373,12 @@ static int parse_extensions(struct parse *p)
     while (range_fits(at, 8, end)) {
         uint32_t type = load_be32(p->cluster + at), length = load_be32(p->cluster + at + 4);
         at += 8;
-        if (type == QCOW2_EXT_END) {
+        bool fits = range_fits(at, length, end);
+        if (type == QCOW2_EXT_END && (fits || p->node->flags & BLOCK_OPEN_CHECK)) {
+            p->s->odd_extension_end = !fits;
             break;
         }
-        if (!range_fits(at, length, end)) {
+        if (!fits) {
             return bad(p, -EINVAL,
                        "Header extension too large: type 0x%" PRIx32 " has %" PRIu32 " bytes", type,
                        length);
@@ -487,6 +489,11 @@ int co_qcow2_read_header(struct block_node *node, struct error **errp)
     if (ret == 0) {
         s->header_length = p.header_length;
         set_feature_state(s);
+        if (s->autoclear & QCOW2_AUTOCLEAR_DATA_RAW && !s->has_data_file &&
+            !(node->flags & BLOCK_OPEN_CHECK)) {
+            ret = bad(&p, -EINVAL, "data-file-raw requires a data file");
+            error_add_hint(errp, "ferry-img check -r all clears that flag");
+        }
     }
     return ret;
 }

@@ -115,6 +115,7 @@ struct qcow2_state {
     uint32_t header_length; /* bytes, as the image has it; fields behind the known ones … */
     void *unknown_header;   /* … are kept: header_length - QCOW2_H_V3_FULL_LENGTH bytes */
     uint32_t unknown_header_size;
+    bool odd_extension_end; /* their end marker has a length that does not fit; check only */
     char *backing_name, *backing_format, *data_file_name; /* in the image; or NULL */
     struct qcow2_extension *extensions;
     bool lazy_refcounts;                                   /* by option, or as the image says */

@@ -145,10 +145,11 @@ bool tool_check_cache(const char *mode, const char *what, struct error **errp)
 
 bool tool_check_aio(const char *aio, struct error **errp)
 {
-    if (!aio || !strcmp(aio, "threads") || !strcmp(aio, "io_uring")) {
+    if (!aio || !strcmp(aio, "threads") || !strcmp(aio, "io_uring") || !strcmp(aio, "native")) {
         return true;
     }
-    error_set(errp, "Invalid aio option: %s; use threads or io_uring", aio);
+    error_set(errp, "Invalid aio option: %s", aio);
+    error_add_hint(errp, "use threads, io_uring or native");
     return false;
 }
 

@@ -116,27 +116,12 @@ static bool parse_bytes(const char *text, const char *what, uint64_t max, uint64
     return !text || tool_parse_size(text, what, 0, max, value, errp);
 }
 
-/* Linux AIO and io_uring are two ways to the same: requests that the kernel completes. */
 static bool choose_aio(struct bench *b, struct error **errp)
 {
-    if (b->aio && !strcmp(b->aio, "native")) {
-        b->native = true;
-        b->aio = NULL;
-    }
-    if (b->aio && strcmp(b->aio, "threads") != 0 && strcmp(b->aio, "io_uring") != 0) {
-        error_set(errp, "Invalid aio option: %s", b->aio);
-        return false;
-    }
     if (b->native && !b->aio) {
-        if (!b->cache || (strcmp(b->cache, "none") && strcmp(b->cache, "off") &&
-                          strcmp(b->cache, "directsync"))) {
-            error_set(errp, "aio=native was specified, but it requires cache.direct=on, which was "
-                            "not specified.");
-            return false;
-        }
-        b->aio = "io_uring";
+        b->aio = "native";
     }
-    return true;
+    return tool_check_aio(b->aio, errp);
 }
 
 static bool parse(struct bench *b, int count, struct error **errp)

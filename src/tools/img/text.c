@@ -14,6 +14,16 @@
 
 /* ---- images ---------------------------------------------------------------------------------- */
 
+/* As qemu-img; a message that says it already stays as it is. */
+static void prepend_name(struct error **errp, const char *filename)
+{
+    autofree char *prefix = xasprintf("Could not open '%s': ", filename);
+
+    if (*errp && strncmp(error_message(*errp), prefix, strlen(prefix)) != 0) {
+        error_prepend(errp, "%s", prefix);
+    }
+}
+
 struct block_backend *img_open(const struct img_open *how, struct error **errp)
 {
     struct block_image_how image = {
@@ -33,7 +43,7 @@ struct block_backend *img_open(const struct img_open *how, struct error **errp)
     }
     struct block_backend *be = block_image_open(&image, errp);
     if (!be) {
-        error_prepend(errp, "Could not open '%s': ", how->filename);
+        prepend_name(errp, how->filename);
     }
     return be;
 }

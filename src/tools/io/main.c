@@ -21,13 +21,19 @@ static bool take_nocache(void *fields, const struct tool_option *option, const c
     return true;
 }
 
+static bool set_native(void *fields, const struct tool_option *option, const char *arg,
+                       struct error **errp)
+{
+    ((struct io_args *)fields)->how.aio = "native";
+    return true;
+}
+
 static bool refuse(void *fields, const struct tool_option *option, const char *arg,
                    struct error **errp)
 {
     error_set(errp, "-%c is not supported; %s", option->letter,
-              option->letter == 's'   ? "make an overlay with 'ferry-img create -b' and open that"
-              : option->letter == 'k' ? "use -i io_uring"
-                                      : "leave it out");
+              option->letter == 's' ? "make an overlay with 'ferry-img create -b' and open that"
+                                    : "leave it out");
     return false;
 }
 
@@ -41,7 +47,8 @@ static const struct tool_option options[] = {
     {'n', "nocache", TOOL_CALL, 0, NULL, "as -t none", take_nocache},
     {'t', "cache", TOOL_STRING, FIELD(how.cache), "MODE",
      "none, writeback (default), writethrough, directsync, unsafe"},
-    {'i', "aio", TOOL_STRING, FIELD(how.aio), "MODE", "threads (default) or io_uring"},
+    {'i', "aio", TOOL_STRING, FIELD(how.aio), "MODE",
+     "threads (default), io_uring or native (as io_uring, with -t none)"},
     {'d', "discard", TOOL_STRING, FIELD(how.discard), "MODE", "unmap (default) or ignore"},
     {'C', "copy-on-read", TOOL_FLAG, FIELD(how.copy_on_read), NULL,
      "keep what is read from backing files"},
@@ -51,7 +58,7 @@ static const struct tool_option options[] = {
     {0, "object", TOOL_LIST, FIELD(objects), "TYPE,id=ID,…", "make an object"},
     {'V', "version", TOOL_FLAG, FIELD(version), NULL, "print the version"},
     {'s', "snapshot", TOOL_CALL, 0, NULL, "not supported", refuse},
-    {'k', "native-aio", TOOL_CALL, 0, NULL, "not supported", refuse},
+    {'k', "native-aio", TOOL_CALL, 0, NULL, "as --aio native", set_native},
     {'T', "trace", TOOL_CALL, 0, "SPEC", "not supported", refuse},
     {0},
 };

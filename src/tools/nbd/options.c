@@ -130,7 +130,7 @@ static const struct tool_option image_options[] = {
     {'n', "nocache", TOOL_CALL, 0, NULL, "as --cache=none", take_nocache},
     {0, "cache", TOOL_STRING, FIELD(cache), "MODE",
      "none, writeback (default), writethrough, directsync, unsafe"},
-    {0, "aio", TOOL_STRING, FIELD(aio), "MODE", "threads (default) or io_uring"},
+    {0, "aio", TOOL_STRING, FIELD(aio), "MODE", "threads (default), io_uring or native"},
     {0, "discard", TOOL_STRING, FIELD(discard), "MODE", "ignore (default) or unmap"},
     {0, "detect-zeroes", TOOL_STRING, FIELD(detect_zeroes), "MODE", "off (default), on, unmap"},
     {0, "image-opts", TOOL_FLAG, FIELD(image_opts), NULL, "FILE is a list of image options"},

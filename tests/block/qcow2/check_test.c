@@ -606,6 +606,108 @@ static void refuses_what_it_cannot_read(void **state)
     image_close(&image);
 }
 
+/* ---- images that only a check opens ----------------------------------------------------------- */
+
+static uint64_t bitmap_dir(struct image *i)
+{
+    for (uint64_t at = 0x70; at < 0x200; at += 8) {
+        if (image_get64(i, at) >> 32 == QCOW2_EXT_BITMAPS) {
+            return image_get64(i, at + 24);
+        }
+    }
+    fail_msg("no bitmaps");
+    return 0;
+}
+
+static void raw_flag(struct image *i)
+{
+    image_put64(i, QCOW2_H_AUTOCLEAR, QCOW2_AUTOCLEAR_DATA_RAW);
+}
+
+static void no_snapshots_somewhere(struct image *i)
+{
+    image_put64(i, QCOW2_H_SNAPSHOTS_OFFSET, 0x12345);
+}
+
+static void extensions_end_oddly(struct image *i)
+{
+    image_put64(i, 0x70, 0x20000); /* of a header with 112 bytes */
+}
+
+static void bitmap_granularity(struct image *i)
+{
+    image_put(i, bitmap_dir(i) + 17, &(uint8_t){1}, 1);
+}
+
+static void bitmap_flags(struct image *i)
+{
+    image_put32(i, bitmap_dir(i) + 12, 0xff00);
+}
+
+static void bitmap_table_too_long(struct image *i)
+{
+    image_put32(i, bitmap_dir(i) + 8, 2);
+}
+
+static void bitmap_twins(struct image *i)
+{
+    image_put(i, bitmap_dir(i) + 32 + 24, "b0", 2);
+}
+
+static void bitmap_dir_too_short(struct image *i)
+{
+    image_put(i, bitmap_dir(i) + 19, &(uint8_t){200}, 1);
+}
+
+static void mends_what_only_it_opens(void **state)
+{
+    static const struct {
+        void (*make)(const char *options);
+        void (*spoil)(struct image *i);
+        const char *line;
+    } cases[] = {
+        {make_plain, raw_flag,
+         "ERROR autoclear feature \"raw external data\" without a data file\n"},
+        {make_plain, no_snapshots_somewhere,
+         "ERROR snapshot table offset invalid (0x12345), of no snapshots\n"},
+        {make_plain, extensions_end_oddly,
+         "ERROR header extensions end with a length that does not fit\n"},
+        {make_bitmaps, bitmap_granularity, "ERROR bitmap 'b0' has an impossible granularity\n"},
+        {make_bitmaps, bitmap_flags, "ERROR bitmap 'b0' has unknown flags\n"},
+        {make_bitmaps, bitmap_table_too_long, "ERROR bitmap 'b0' has a table that does not fit\n"},
+        {make_bitmaps, bitmap_twins, "ERROR Broken bitmap directory: there are two bitmaps 'b0'\n"},
+        {make_bitmaps, bitmap_dir_too_short,
+         "ERROR Broken bitmap directory: entry 0 at offset 0 is impossible\n"},
+    };
+    struct block_check_result result;
+    struct image image;
+    char *lines;
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        run("rm -f q");
+        cases[i].make("");
+        run("qemu-img convert -f qcow2 -O raw q before");
+        image_open(&image, "q");
+        cases[i].spoil(&image);
+        image_close(&image);
+        if (!run_status("qemu-io -c length q >/dev/null 2>&1")) {
+            fail_msg("case %zu: qemu-img opens it", i);
+        }
+
+        assert_true(ferry_check("q", 0, &result, &lines, NULL));
+        assert_int_equal(result.corruptions, 1);
+        if (!strstr(lines, cases[i].line)) {
+            fail_msg("no line \"%s\" in\n%s", cases[i].line, lines);
+        }
+        free(lines);
+        assert_true(ferry_check("q", FIX_ALL, &result, NULL, NULL));
+        assert_int_equal(result.corruptions, 0);
+        assert_int_equal(result.leaks, 0);
+        run("qemu-img check -q q && qemu-img convert -f qcow2 -O raw q after");
+        assert_true(same_files("before", "after"));
+    }
+}
+
 /* ---- the dirty bit ---------------------------------------------------------------------------- */
 
 static void opening_repairs_dirty(void **state)
@@ -669,6 +771,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(counts_as_qemu, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(refuses_what_it_cannot_read, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(mends_what_only_it_opens, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(opening_repairs_dirty, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(hostile_tables_cost_little, kit_setup, kit_teardown),
     };
