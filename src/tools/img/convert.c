@@ -17,7 +17,7 @@
 #include "tools/img/bitmaps.h"
 #include "tools/img/img.h"
 
-#define CHUNK          (2 * MiB) /* bytes of one request; no cluster is larger */
+#define CHUNK          (4 * MiB) /* bytes of one request; no cluster is larger */
 #define RAW_UNIT       4096      /* bytes: what file systems allocate */
 #define MAX_WORKERS    16
 #define MAX_SPARSE     (16 * MiB)
@@ -42,7 +42,8 @@ static bool parse_numbers(struct convert *c, struct error **errp)
 {
     uint64_t value;
 
-    c->copy.workers = 8;
+    /* Enough to have a read and a write under way always; compressing takes CPUs, not memory. */
+    c->copy.workers = c->compressed ? 8 : 4;
     if (c->workers) {
         if (!parse_uint(c->workers, &value) || value < 1 || value > MAX_WORKERS) {
             error_set(errp, "Invalid number of coroutines. Allowed number of coroutines is between "
@@ -495,7 +496,8 @@ static const struct tool_option options[] = {
      "shortest run of zeroes that becomes a hole (4k); 0: none"},
     {'l', NULL, TOOL_STRING, FIELD(snapshot), "SNAPSHOT",
      "read an internal snapshot: ID, NAME, snapshot.id=ID or snapshot.name=NAME"},
-    {'m', NULL, TOOL_STRING, FIELD(workers), "COUNT", "coroutines that copy, 1 to 16 (8)"},
+    {'m', NULL, TOOL_STRING, FIELD(workers), "COUNT",
+     "coroutines that copy, 1 to 16 (4; 8 with -c)"},
     {'W', NULL, TOOL_FLAG, FIELD(out_of_order), NULL, "write in any order"},
     {'n', NULL, TOOL_FLAG, FIELD(no_create), NULL, "the target is there; do not make it"},
     {0, "target-is-zero", TOOL_FLAG, FIELD(target_is_zero), NULL, "with -n: it reads as zeroes"},
