@@ -20,6 +20,7 @@
  */
 #include "aio/internal.h"
 #include "aio/notifier.h"
+#include "base/cpu.h"
 #include "base/range.h"
 
 #define FIRST_NS  4000 /* where the time to spin starts to grow from */
@@ -37,15 +38,6 @@ void aio_loop_set_poll(struct aio_loop *loop, int64_t max_ns, int64_t grow, int6
     loop->poll_misses = loop->poll_untried = 0;
     loop->poll_trial = 1;
     loop_kick(loop);
-}
-
-static void cpu_relax(void)
-{
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield" ::: "memory");
-#endif
 }
 
 /* ---- the notifiers -------------------------------------------------------------------------- */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The device with real threads around it: a vCPU that does I/O and looks at the used ring only when
- * it was interrupted, another that masks and unmasks vectors all the time, the main loop, and an
+ * it was interrupted, or (spins) one that mostly looks by itself, another that masks and unmasks vectors all the time, the main loop, and an
  * iothread. An interrupt or a doorbell that gets lost is a time-out; ThreadSanitizer watches.
  */
 #include <linux/pci_regs.h>
@@ -25,7 +25,7 @@
 #define POLL_US 100 /* the longest time that a loop polls, where it does */
 
 struct variant {
-    bool irqfd, iothread, polling, event_idx, masks, vm_stops;
+    bool irqfd, iothread, polling, event_idx, masks, vm_stops, spins;
     unsigned requests;
 };
 
@@ -85,6 +85,31 @@ static void pause_us(unsigned us)
 
     while (clock_get_ns(AIO_CLOCK_RT) < until) {
     }
+}
+
+/* One request at a time. The driver looks by itself, so that the device has the next one before it
+ * interrupts; but from time to time it sleeps. */
+static void *spinning_thread(void *opaque)
+{
+    mem_thread_register();
+    for (unsigned issued = 0; done < v->requests && !failed; issued++) {
+        bool sleeps = issued % 8 == 7;
+        unsigned seen, n;
+        publish(0);
+        vdriver_kick_if_wanted(&driver);
+        do {
+            seen = fake_interrupts(VDRIVER_QUEUE_DATA);
+            n = take_all();
+            if (!n && sleeps && !rig_wait(interrupted, &seen)) {
+                fail_thread("no interrupt");
+            }
+        } while (!n && !failed);
+        done += n;
+    }
+    io_ended = true;
+    aio_loop_wake(rig.loop);
+    mem_thread_unregister();
+    return NULL;
 }
 
 static void *io_thread(void *opaque)
@@ -172,7 +197,7 @@ static void test_threads(void **state)
     for (unsigned i = 0; i < DEPTH; i++) {
         requests[i] = blk_request(VIRTIO_BLK_T_IN, i * 8, 4096);
     }
-    pthread_create(&io, NULL, io_thread, NULL);
+    pthread_create(&io, NULL, v->spins ? spinning_thread : io_thread, NULL);
     if (v->masks) {
         pthread_create(&mask, NULL, mask_thread, NULL);
     }
@@ -262,6 +287,13 @@ int main(void)
                 .requests = 20000),
         VARIANT("iothread, polling, event index", .irqfd = true, .iothread = true, .polling = true,
                 .event_idx = true, .requests = 2000),
+        VARIANT("main loop, driver spins", .irqfd = true, .polling = true, .spins = true,
+                .requests = 20000),
+        VARIANT("iothread, driver spins", .irqfd = true, .iothread = true, .polling = true,
+                .spins = true, .requests = 20000),
+        VARIANT("iothread, driver spins, event index, VM stops", .irqfd = true, .iothread = true,
+                .polling = true, .event_idx = true, .spins = true, .vm_stops = true,
+                .requests = 2000),
         VARIANT("iothread, msix, event index", .iothread = true, .event_idx = true,
                 .requests = 2000),
         VARIANT("iothread, irqfd, masks", .irqfd = true, .iothread = true, .masks = true,

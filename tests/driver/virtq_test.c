@@ -128,6 +128,27 @@ static void test_interrupt_suppression(void **state)
     assert_true(virtq_flush(&vq));
 }
 
+/* What was published is seen at once; the interrupt for it comes with the flush, once. */
+static void test_publish(void **state)
+{
+    for (unsigned event_idx = 0; event_idx < 2; event_idx++) {
+        uint16_t base = vqueue_used_index(&q);
+        vq.event_idx = event_idx;
+        vqueue_set_used_event(&q, base); /* for the first of the two */
+        for (unsigned i = 0; i < 2; i++) {
+            publish();
+            assert_int_equal(virtq_pop(&vq, &element), VIRTQ_POPPED);
+            virtq_push(&vq, &element, 1);
+            assert_int_equal(vqueue_used_index(&q), base + i);
+            virtq_publish(&vq);
+            assert_int_equal(vqueue_used_index(&q), base + i + 1);
+        }
+        virtq_publish(&vq);
+        assert_true(virtq_flush(&vq));
+        assert_false(virtq_flush(&vq));
+    }
+}
+
 /* Indices go on from where they were: a VM that was stopped. */
 static void test_stop_and_start(void **state)
 {
@@ -200,6 +221,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_pop_push),       TEST(test_doorbell_race), TEST(test_interrupt_suppression),
         TEST(test_stop_and_start), TEST(test_break),         TEST(test_copies),
+        TEST(test_publish),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

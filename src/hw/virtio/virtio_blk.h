@@ -60,7 +60,9 @@ struct virtio_blk {
     unsigned batch_count;
     unsigned in_flight; /* requests at the backend */
     bool is_running, is_popping, is_stopping;
-    bool has_pushed; /* what the driver does not see yet */
+    bool has_pushed;   /* what the driver was not told of yet */
+    bool has_lingered; /* the interrupt has waited for a request already */
+    int linger;        /* misses until it does no more; < 0: completions until it does once again */
 };
 
 static inline struct virtio_blk *virtio_blk_of(struct virtio_device *vdev)

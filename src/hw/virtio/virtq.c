@@ -280,15 +280,23 @@ static bool is_event_passed(uint16_t event, uint16_t old, uint16_t new)
     return (uint16_t)(new - event - 1) < (uint16_t)(new - old);
 }
 
+void virtq_publish(struct virtq *vq)
+{
+    if (vq->published != vq->used_index && is_usable(vq)) {
+        vq->published = vq->used_index;
+        /* Also releases the entries. */
+        store_ordered(vq->used + RING_INDEX, vq->used_index);
+        used_written(vq);
+    }
+}
+
 bool virtq_flush(struct virtq *vq)
 {
-    if (vq->published == vq->used_index || !is_usable(vq)) {
+    virtq_publish(vq);
+    if (vq->flushed == vq->used_index || !is_usable(vq)) {
         return false;
     }
-    vq->published = vq->used_index;
-    /* Also releases the entries. */
-    store_ordered(vq->used + RING_INDEX, vq->used_index);
-    used_written(vq);
+    vq->flushed = vq->used_index;
     if (!vq->event_idx) {
         return !(load_ordered(vq->avail + RING_FLAGS) & VRING_AVAIL_F_NO_INTERRUPT);
     }

@@ -63,6 +63,7 @@ struct virtq {
     uint16_t last_avail;     /* next head to pop */
     uint16_t used_index;     /* next used entry to write */
     uint16_t published;      /* what the driver sees of used_index */
+    uint16_t flushed;        /* what it was interrupted for, if it wanted that */
     uint16_t signalled_used; /* used_index at the last interrupt */
     bool signalled_used_valid;
     uint16_t in_flight; /* popped and not pushed */
@@ -85,7 +86,9 @@ bool virtq_has_work(const struct virtq *vq);
 /* Puts the element into the used ring with the bytes written, and unmaps its buffers. Not yet
  * visible. */
 void virtq_push(struct virtq *vq, struct virtq_element *element, uint64_t written);
-/* Publishes what was pushed; true if the driver wants an interrupt. */
+/* What was pushed becomes visible, without an interrupt so far: a flush follows. */
+void virtq_publish(struct virtq *vq);
+/* Publishes what was pushed; true if the driver wants an interrupt for what was since the last. */
 bool virtq_flush(struct virtq *vq);
 /* Drops an element without completing it (device reset). */
 void virtq_discard(struct virtq *vq, struct virtq_element *element);
