@@ -163,6 +163,8 @@ struct aio_loop {
     struct aio_handler *handlers, *removed, *pollers;
     struct pool_job *jobs_first, **jobs_last; /* not yet with the pool */
     unsigned jobs_count;
+    unsigned jobs_running; /* with the pool */
+    bool only_requests;    /* aio_loop_set_only_requests() */
 
     /* loop: adaptive polling */
     bool is_polling;                             /* doorbells are suppressed (poll_begin) */

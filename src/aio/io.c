@@ -67,7 +67,7 @@ static int64_t co_uring_run(struct uring *uring, const struct aio_request *r)
         if (io.result == -EAGAIN) {
             if (io.is_async) {
                 /* Not even a kernel worker waits for this file (O_NONBLOCK). */
-                return co_pool_run(call_in_worker, (void *)r);
+                return co_pool_run(call_in_worker, (void *)r, false);
             }
             io.is_async = true;
         }
@@ -111,7 +111,7 @@ int64_t co_aio_submit(enum aio_io_engine engine, const struct aio_request *reque
     struct uring *uring =
         engine == AIO_IO_URING ? loop_get_uring(coroutine_loop(coroutine_self())) : NULL;
     int64_t ret =
-        uring ? co_uring_run(uring, request) : co_pool_run(call_in_worker, (void *)request);
+        uring ? co_uring_run(uring, request) : co_pool_run(call_in_worker, (void *)request, true);
     TRACE(aio_complete, request->id, request->op, request->fd, ret);
     return ret;
 }
@@ -148,5 +148,5 @@ static int64_t run_int_call(void *opaque)
 int co_thread_pool(int (*fn)(void *opaque), void *opaque)
 {
     struct int_call call = {.fn = fn, .opaque = opaque};
-    return (int)co_pool_run(run_int_call, &call);
+    return (int)co_pool_run(run_int_call, &call, false);
 }

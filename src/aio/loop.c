@@ -76,6 +76,11 @@ struct aio_loop *aio_loop_new(const char *name, enum aio_loop_engine engine, str
     return NULL;
 }
 
+void aio_loop_set_only_requests(struct aio_loop *loop)
+{
+    loop->only_requests = true;
+}
+
 void aio_loop_set_batch(struct aio_loop *loop, uint64_t max)
 {
     loop->max_batch = max;

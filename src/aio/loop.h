@@ -69,6 +69,9 @@ void aio_loop_set_poll(struct aio_loop *loop, int64_t max_ns, int64_t grow, int6
  * threads. Before the loop is bound, once. */
 bool aio_loop_set_thread_pool(struct aio_loop *loop, unsigned min, unsigned max,
                               struct error **errp);
+/* Says that the loop's thread does nothing but wait for its requests, as that of a tool: then a
+ * request for a file that is alone runs in this thread, which saves two changes of threads. */
+void aio_loop_set_only_requests(struct aio_loop *loop);
 /* Requests that are gathered before they go to the kernel or the thread pool: at most max; 0 (the
  * default) means all that come up in a round. Before the loop is bound. */
 void aio_loop_set_batch(struct aio_loop *loop, uint64_t max);

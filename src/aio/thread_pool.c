@@ -188,6 +188,18 @@ void thread_pool_free(struct thread_pool *pool)
 
 /* ---- loops ---------------------------------------------------------------------------------- */
 
+/* The only job: the loop has nothing else to do meanwhile. */
+static void run_here(struct aio_loop *loop)
+{
+    struct pool_job *job = loop->jobs_first;
+
+    loop->jobs_first = NULL;
+    loop->jobs_last = &loop->jobs_first;
+    loop->jobs_count = 0;
+    loop->jobs_running++;
+    run_job(job);
+}
+
 void thread_pool_flush(struct aio_loop *loop)
 {
     struct thread_pool *pool = loop->pool ? loop->pool : &shared;
@@ -195,6 +207,12 @@ void thread_pool_flush(struct aio_loop *loop)
     if (!loop->jobs_first) {
         return;
     }
+    if (loop->only_requests && loop->jobs_count == 1 && !loop->jobs_running &&
+        loop->jobs_first->is_request) {
+        run_here(loop);
+        return;
+    }
+    loop->jobs_running += loop->jobs_count;
     pthread_mutex_lock(&pool->lock);
     init_locked(pool);
     *pool->last = loop->jobs_first;
@@ -237,10 +255,12 @@ void thread_pool_flush(struct aio_loop *loop)
 static void job_done(struct aio_loop *loop, struct aio_work *work)
 {
     struct pool_job *job = container_of(work, struct pool_job, work);
+
+    loop->jobs_running--;
     coroutine_enter(job->co);
 }
 
-int64_t co_pool_run(int64_t (*fn)(void *opaque), void *opaque)
+int64_t co_pool_run(int64_t (*fn)(void *opaque), void *opaque, bool is_request)
 {
     struct coroutine *self = coroutine_self();
     struct aio_loop *loop = coroutine_loop(self);
@@ -250,6 +270,7 @@ int64_t co_pool_run(int64_t (*fn)(void *opaque), void *opaque)
         .opaque = opaque,
         .loop = loop,
         .co = self,
+        .is_request = is_request,
     };
     *loop->jobs_last = &job;
     loop->jobs_last = &job.next;

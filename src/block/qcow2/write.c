@@ -568,6 +568,10 @@ static int co_write_compressed_piece(struct block_task *task)
     struct qcow2_state *s = qcow2_of(p->node);
     uint64_t n = MIN(s->cluster_size, p->iov->size - p->done);
 
+    if (p->iov->niov == 1 && n == s->cluster_size) {
+        const uint8_t *data = (const uint8_t *)p->iov->iov[0].iov_base + p->done;
+        return co_qcow2_write_compressed(p->node, p->offset + p->done, data, p->id);
+    }
     autofree uint8_t *cluster = aligned_alloc(4096, align_up(s->cluster_size, 4096));
     if (!cluster) {
         return -ENOMEM;

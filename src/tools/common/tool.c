@@ -83,13 +83,16 @@ void tool_set_name(const char *name)
     log_set_program(name);
 }
 
-bool tool_start(const char *name, struct error **errp)
+bool tool_start(const char *name, bool only_requests, struct error **errp)
 {
     tool_set_name(name);
     signal(SIGPIPE, SIG_IGN);
     main_loop = aio_loop_new("main", AIO_LOOP_AUTO, errp);
     if (!main_loop) {
         return false;
+    }
+    if (only_requests) {
+        aio_loop_set_only_requests(main_loop);
     }
     aio_loop_bind(main_loop);
     return true;

@@ -17,8 +17,8 @@
 #include "base/error.h"
 
 /* Names the program in messages, makes the main loop and binds it to the thread. A closed pipe is an
- * error of the write, no signal. */
-bool tool_start(const char *program, struct error **errp);
+ * error of the write, no signal. only_requests: aio_loop_set_only_requests(). */
+bool tool_start(const char *program, bool only_requests, struct error **errp);
 /* Only names it: for what comes before tool_start(). */
 void tool_set_name(const char *program);
 /* Nodes that are left (of tool_add_object() and the like) go, then the loop. */

@@ -179,7 +179,7 @@ int main(int argc, char **argv)
     struct error *err = NULL;
     int status = EXIT_FAILURE;
 
-    if (tool_start("ferry-img", &err)) {
+    if (tool_start("ferry-img", true, &err)) {
         status = run(argc, argv, &err);
     }
     error_report(err);

@@ -90,7 +90,7 @@ static bool prepare(struct io_args *args, struct io_session *s, struct error **e
 static bool run(struct io_args *args, struct error **errp)
 {
     struct io_session session = {0};
-    bool ok = tool_start("ferry-io", errp) && prepare(args, &session, errp);
+    bool ok = tool_start("ferry-io", true, errp) && prepare(args, &session, errp);
 
     if (ok && args->commands.count) {
         for (size_t i = 0; i < args->commands.count && !session.is_over; i++) {

@@ -148,7 +148,7 @@ static bool run(const struct nbd_args *args, struct error **errp)
     if (args->fork && !nbd_daemon_fork(errp)) {
         return false;
     }
-    bool ok = tool_start("ferry-nbd", errp) && serve(args, &sockets, errp);
+    bool ok = tool_start("ferry-nbd", false, errp) && serve(args, &sockets, errp);
     nbd_objects_free();
     nbd_sockets_free(&sockets);
     tool_end();
