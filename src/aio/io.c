@@ -18,6 +18,9 @@
 
 /* How long a worker waits for a file that says EAGAIN before it asks again. */
 #define AGAIN_POLL_MS 100
+/* What a short request is, at most. */
+#define SHORT_BYTES 65536
+#define SHORT_IOV   16
 
 /* ---- by the thread pool --------------------------------------------------------------------- */
 
@@ -101,6 +104,20 @@ static bool request_is_valid(const struct aio_request *r)
     }
 }
 
+/* Of a file, and sooner done than handed to another thread and back. */
+static bool is_short(const struct aio_request *r)
+{
+    size_t size = 0;
+
+    if ((r->op != AIO_OP_READ && r->op != AIO_OP_WRITE) || r->niov > SHORT_IOV) {
+        return false;
+    }
+    for (int i = 0; i < r->niov; i++) {
+        size += r->iov[i].iov_len;
+    }
+    return size <= SHORT_BYTES;
+}
+
 int64_t co_aio_submit(enum aio_io_engine engine, const struct aio_request *request)
 {
     /* io_uring takes an offset of -1 for the file's position, so refuse what is no offset. */
@@ -110,8 +127,8 @@ int64_t co_aio_submit(enum aio_io_engine engine, const struct aio_request *reque
     TRACE(aio_submit, request->id, request->op, request->fd, request->offset);
     struct uring *uring =
         engine == AIO_IO_URING ? loop_get_uring(coroutine_loop(coroutine_self())) : NULL;
-    int64_t ret =
-        uring ? co_uring_run(uring, request) : co_pool_run(call_in_worker, (void *)request, true);
+    int64_t ret = uring ? co_uring_run(uring, request)
+                        : co_pool_run(call_in_worker, (void *)request, is_short(request));
     TRACE(aio_complete, request->id, request->op, request->fd, ret);
     return ret;
 }

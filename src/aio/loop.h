@@ -69,7 +69,7 @@ void aio_loop_set_poll(struct aio_loop *loop, int64_t max_ns, int64_t grow, int6
  * threads. Before the loop is bound, once. */
 bool aio_loop_set_thread_pool(struct aio_loop *loop, unsigned min, unsigned max,
                               struct error **errp);
-/* Says that the loop's thread does nothing but wait for its requests, as that of a tool: then a
+/* Says that the loop's thread does nothing but wait for its requests, as that of a tool: then a short
  * request for a file that is alone runs in this thread, which saves two changes of threads. */
 void aio_loop_set_only_requests(struct aio_loop *loop);
 /* Requests that are gathered before they go to the kernel or the thread pool: at most max; 0 (the

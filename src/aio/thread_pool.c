@@ -208,7 +208,7 @@ void thread_pool_flush(struct aio_loop *loop)
         return;
     }
     if (loop->only_requests && loop->jobs_count == 1 && !loop->jobs_running &&
-        loop->jobs_first->is_request) {
+        loop->jobs_first->is_short) {
         run_here(loop);
         return;
     }
@@ -260,7 +260,7 @@ static void job_done(struct aio_loop *loop, struct aio_work *work)
     coroutine_enter(job->co);
 }
 
-int64_t co_pool_run(int64_t (*fn)(void *opaque), void *opaque, bool is_request)
+int64_t co_pool_run(int64_t (*fn)(void *opaque), void *opaque, bool is_short)
 {
     struct coroutine *self = coroutine_self();
     struct aio_loop *loop = coroutine_loop(self);
@@ -270,7 +270,7 @@ int64_t co_pool_run(int64_t (*fn)(void *opaque), void *opaque, bool is_request)
         .opaque = opaque,
         .loop = loop,
         .co = self,
-        .is_request = is_request,
+        .is_short = is_short,
     };
     *loop->jobs_last = &job;
     loop->jobs_last = &job.next;

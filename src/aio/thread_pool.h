@@ -19,14 +19,14 @@ struct pool_job {
     void *opaque;
     struct aio_loop *loop;
     struct coroutine *co;
-    bool is_request; /* of a file, not what may take for ever */
+    bool is_short; /* may run in the loop's thread: aio_loop_set_only_requests() */
     /* whoever has the job: loop, pool, worker, loop */
     struct pool_job *next;
     int64_t result;
 };
 
-/* Yields until fn(opaque) has run in a worker; its result. is_request: it is a request for a file. */
-int64_t co_pool_run(int64_t (*fn)(void *opaque), void *opaque, bool is_request);
+/* Yields until fn(opaque) has run in a worker; its result. */
+int64_t co_pool_run(int64_t (*fn)(void *opaque), void *opaque, bool is_short);
 /* Hands the jobs that the loop's coroutines made in this round to the workers. Loop. */
 void thread_pool_flush(struct aio_loop *loop);
 /* Ends the workers of a loop's own pool and waits for them; NULL: nothing to do. All its jobs are

@@ -103,7 +103,8 @@ static const struct option options[] = {
     LIST("drive", drive,
          "[file=file][,if=none|virtio][,format=f][,id=name][,serial=s]\n"
          "[,cache=writethrough|writeback|none|directsync|unsafe]\n"
-         "[,aio=threads|io_uring|native][,readonly=on|off][,snapshot=on|off][,werror=..][,rerror=..]",
+         "[,aio=threads|io_uring|native][,readonly=on|off][,snapshot=on|off][,werror=..][,rerror=.."
+         "]",
          "use 'file' as a drive image"),
     FLAG("snapshot", snapshot, "drives take writes in temporary files, images stay as they are"),
     HEADING("Boot options:"),

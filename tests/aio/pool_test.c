@@ -9,6 +9,7 @@
 
 #include "aio/thread_pool.h"
 #include "aio/uring.h"
+#include "base/alloc.h"
 
 static atomic_int creations_left; /* negative: any number */
 
@@ -337,14 +338,58 @@ static void test_batch(void **state)
     kit_poll_until(kit->loop, &crowd.done, 10);
 }
 
+static void co_read_by(struct job *job, enum aio_io_engine engine, size_t size)
+{
+    char *buffer = xmalloc(size);
+    struct iovec iov = {.iov_base = buffer, .iov_len = size};
+    struct aio_request request = {.op = AIO_OP_READ, .fd = job->number, .iov = &iov, .niov = 1};
+    job->crowd->ok &= co_aio_submit(engine, &request) == (int64_t)size;
+    job->crowd->done++;
+    free(buffer);
+}
+
 static void co_read(void *opaque)
 {
-    struct job *job = opaque;
-    char byte;
-    struct iovec iov = {.iov_base = &byte, .iov_len = 1};
-    struct aio_request request = {.op = AIO_OP_READ, .fd = job->number, .iov = &iov, .niov = 1};
-    job->crowd->ok &= co_aio_submit(AIO_IO_URING, &request) == 1;
-    job->crowd->done++;
+    co_read_by(opaque, AIO_IO_URING, 1);
+}
+
+static void co_read_in_pool(void *opaque)
+{
+    co_read_by(opaque, AIO_IO_THREADS, 65536);
+}
+
+static void co_read_long(void *opaque)
+{
+    co_read_by(opaque, AIO_IO_THREADS, 65537);
+}
+
+/* In a loop that has nothing but requests, one that is short and alone needs no worker. */
+static void test_only_requests(void **state)
+{
+    struct kit *kit = kit_of(state);
+    struct crowd crowd = {.ok = true};
+    struct job job = {&crowd, open("/proc/self/exe", O_RDONLY | O_CLOEXEC)};
+
+    coroutine_enter(coroutine_new(co_read_in_pool, &job));
+    kit_poll_until(kit->loop, &crowd.done, 1);
+    assert_int_equal(thread_pool_workers(NULL), 1);
+    wait_for_workers(0);
+    aio_loop_set_only_requests(kit->loop);
+    for (int i = 2; i <= 10; i++) {
+        coroutine_enter(coroutine_new(co_read_in_pool, &job));
+        kit_poll_until(kit->loop, &crowd.done, i);
+        assert_int_equal(thread_pool_workers(NULL), 0);
+    }
+    coroutine_enter(coroutine_new(co_read_long, &job));
+    kit_poll_until(kit->loop, &crowd.done, 11);
+    assert_int_equal(thread_pool_workers(NULL), 1);
+    wait_for_workers(0);
+    coroutine_enter(coroutine_new(co_read_in_pool, &job));
+    coroutine_enter(coroutine_new(co_read_in_pool, &job));
+    kit_poll_until(kit->loop, &crowd.done, 13);
+    assert_int_equal(thread_pool_workers(NULL), 2);
+    assert_true(crowd.ok);
+    close(job.number);
 }
 
 static void test_uring_batch(void **state)
@@ -379,6 +424,7 @@ int main(void)
         POOL_TEST(test_own_pool),
         POOL_TEST(test_own_pool_without_threads),
         POOL_TEST(test_batch),
+        POOL_TEST(test_only_requests),
         POOL_TEST(test_uring_batch),
     };
     return KIT_MAIN("pool", tests);

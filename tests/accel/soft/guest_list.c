@@ -26,10 +26,12 @@ DECLARE(paging32)
 DECLARE(smp)
 
 const struct guest guests[] = {
-    GUEST(paging, 1, ENDS_DONE),  GUEST(except, 1, ENDS_DONE),   GUEST(triple, 1, ENDS_SHUTDOWN),
-    GUEST(debug, 1, ENDS_DONE),   GUEST(syscall, 1, ENDS_DONE),  GUEST(smc, 1, ENDS_DONE),
-    GUEST(fpu, 1, ENDS_DONE),     GUEST(xsave, 1, ENDS_DONE),    GUEST(system, 1, ENDS_DONE),
-    GUEST(v86, 1, ENDS_DONE),     GUEST(segment, 1, ENDS_DONE),  GUEST(task, 1, ENDS_DONE),
-    GUEST(modes, 1, ENDS_DONE),   GUEST(paging32, 1, ENDS_DONE), GUEST(smp, 4, ENDS_DONE),
-    {0},
+    GUEST(paging, 1, ENDS_DONE),     GUEST(except, 1, ENDS_DONE),
+    GUEST(triple, 1, ENDS_SHUTDOWN), GUEST(debug, 1, ENDS_DONE),
+    GUEST(syscall, 1, ENDS_DONE),    GUEST(smc, 1, ENDS_DONE),
+    GUEST(fpu, 1, ENDS_DONE),        GUEST(xsave, 1, ENDS_DONE),
+    GUEST(system, 1, ENDS_DONE),     GUEST(v86, 1, ENDS_DONE),
+    GUEST(segment, 1, ENDS_DONE),    GUEST(task, 1, ENDS_DONE),
+    GUEST(modes, 1, ENDS_DONE),      GUEST(paging32, 1, ENDS_DONE),
+    GUEST(smp, 4, ENDS_DONE),        {0},
 };
