@@ -6,6 +6,7 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/range.h"
@@ -161,6 +162,16 @@ static void extend_eof(struct file_state *s, uint64_t end)
     }
 }
 
+/* What failed may have been done in part. */
+static void extend_eof_after_failure(struct file_state *s, uint64_t end)
+{
+    struct stat st;
+
+    if (fstat(s->fd, &st) == 0 && st.st_size > 0) {
+        extend_eof(s, MIN((uint64_t)st.st_size, end));
+    }
+}
+
 static int co_write(struct file_state *s, uint64_t offset, const struct block_iov *iov,
                     unsigned flags, uint64_t id)
 {
@@ -170,9 +181,7 @@ static int co_write(struct file_state *s, uint64_t offset, const struct block_io
     if (__builtin_expect(got != (int64_t)iov->size, 0)) {
         ret = co_transfer_rest(s, AIO_OP_WRITE, offset, iov, flags, id, got);
     }
-    if (ret == 0) {
-        extend_eof(s, offset + iov->size);
-    }
+    (ret == 0 ? extend_eof : extend_eof_after_failure)(s, offset + iov->size);
     return ret;
 }
 
@@ -265,8 +274,8 @@ int file_co_write_zeroes(struct block_node *node, uint64_t offset, uint64_t leng
         int keep = extends ? 0 : FALLOC_FL_KEEP_SIZE;
         ret = co_try_fallocate(s, &s->no_zero_range, FALLOC_FL_ZERO_RANGE | keep, offset, length);
     }
-    if (ret == 0 && extends) {
-        extend_eof(s, offset + length);
+    if (extends) {
+        (ret == 0 ? extend_eof : extend_eof_after_failure)(s, offset + length);
     }
     if (ret == 0 && flags & BLOCK_REQ_FUA && !(node->flags & BLOCK_OPEN_NO_FLUSH)) {
         ret = file_co_flush(node, 0);

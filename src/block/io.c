@@ -48,6 +48,17 @@ static void extend(struct block_node *node, uint64_t end)
     }
 }
 
+/* What failed may have been done in part, and then the node is longer: who reads there must see the
+ * same now as later. */
+static void extend_after_failure(struct block_node *node, uint64_t end)
+{
+    int64_t length = node->driver->length ? node->driver->length(node) : -1;
+
+    if (length > 0) {
+        extend(node, MIN((uint64_t)length, end));
+    }
+}
+
 static bool may_write(const struct block_node *node, uint64_t offset, uint64_t size)
 {
     uint64_t length = atomic_load_explicit(&node->length, memory_order_relaxed);
@@ -138,8 +149,8 @@ int block_co_pwritev(struct block_node *node, uint64_t offset, const struct bloc
     } else {
         ret = co_write_tracked(node, offset, iov, driver_flags, id);
     }
-    if (unlikely(node->grows) && ret == 0) {
-        extend(node, offset + iov->size);
+    if (unlikely(node->grows)) {
+        (ret == 0 ? extend : extend_after_failure)(node, offset + iov->size);
     }
     block_bitmaps_mark(node, offset, iov->size); /* as below: also after an error */
     return co_finish_write(node, ret, flags != driver_flags, id);
@@ -230,8 +241,8 @@ int block_co_write_zeroes(struct block_node *node, uint64_t offset, uint64_t len
     if (ret == -ENOTSUP && !(flags & BLOCK_REQ_NO_FALLBACK)) {
         return co_bounce_zeroes(node, offset, length, flags);
     }
-    if (node->grows && ret == 0) {
-        extend(node, last);
+    if (node->grows) {
+        (ret == 0 ? extend : extend_after_failure)(node, last);
     }
     block_bitmaps_mark(node, first, last - first);
     ret = co_finish_write(node, ret, flags != driver_flags, 0);

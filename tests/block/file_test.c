@@ -262,6 +262,37 @@ int __wrap_fallocate64(int fd, int mode, off_t offset, off_t length)
     return fails(&fallocates, fallocate_error) ? -1 : __real_fallocate64(fd, mode, offset, length);
 }
 
+/* What a failed write left behind the end of a file that grows is seen at once, not when the next
+ * write makes the file longer. */
+static void failed_growth(void **state)
+{
+    char data[16384], first[4096], again[4096];
+    struct sigaction ignore = {.sa_handler = SIG_IGN}, before;
+    struct rlimit old, small;
+
+    sigaction(SIGXFSZ, &ignore, &before);
+    FOR_EACH_ENGINE(aio)
+    {
+        struct block_backend *be;
+        assert_int_equal(system("rm -f q; qemu-img create -q -f qcow2 q 1M"), 0);
+        be = kit_drive("file=q,format=qcow2,if=none,aio=%s", aio);
+        memset(data, 0x5a, sizeof(data));
+        assert_int_equal(kit_write(be, 0, data, 512), 0);
+        assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+        small = (struct rlimit){kit_file_size("q") - 512 + 8192, old.rlim_max};
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+        int ret = kit_write(be, 4096, data, sizeof(data));
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+        assert_int_equal(ret, -EFBIG);
+        assert_int_equal(kit_read(be, 4096, first, sizeof(first)), 0);
+        assert_int_equal(kit_write(be, 65536 - 512, data, 512), 0);
+        assert_int_equal(kit_read(be, 4096, again, sizeof(again)), 0);
+        assert_memory_equal(first, again, sizeof(first));
+        kit_close();
+    }
+    sigaction(SIGXFSZ, &before, NULL);
+}
+
 static void reset_counts(void)
 {
     fdatasync_error = dsync_error = fallocate_error = 0;
@@ -605,6 +636,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(empty_file, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(file_shrinks, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(short_write, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(failed_growth, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(flush_error_sticks, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(write_through_by_dsync, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(torn_direct_write, kit_setup, kit_teardown),

@@ -180,7 +180,10 @@ static bool disk_open(struct block_node *node, struct options *opts, struct erro
 
 static int64_t disk_length(struct block_node *node)
 {
-    return (int64_t)disk.size;
+    pthread_mutex_lock(&disk.lock);
+    int64_t size = (int64_t)disk.size;
+    pthread_mutex_unlock(&disk.lock);
+    return size;
 }
 
 static bool disk_allow_growth(struct block_node *node)
