@@ -17,8 +17,9 @@
 #include "base/log.h"
 #include "block/qcow2/qcow2.h"
 
-#define KIND_BITS 12u /* of a word: kinds below, the cluster above */
-#define KIND_MASK ((UINT64_C(1) << KIND_BITS) - 1)
+#define KIND_BITS   12u /* of a word: kinds below, the cluster above */
+#define OFFSET_BITS 56u
+#define KIND_MASK   ((UINT64_C(1) << KIND_BITS) - 1)
 
 struct qcow2_metadata_map {
     /* constant */
@@ -105,11 +106,20 @@ static struct qcow2_metadata_map *grown(struct qcow2_metadata_map *map)
     return larger;
 }
 
+/* Behind the last cluster of a range. Entries have 56 bits for an offset: behind those nothing is
+ * ever written, and words have no room for what lies there. */
+static uint64_t end_of(const struct qcow2_state *s, uint64_t offset, uint64_t length)
+{
+    uint64_t end = length ? ((offset + length - 1) >> s->cluster_bits) + 1 : 0;
+
+    return MIN(end, UINT64_C(1) << (OFFSET_BITS - s->cluster_bits));
+}
+
 void qcow2_metadata_add(struct qcow2_state *s, unsigned kind, uint64_t offset, uint64_t length)
 {
-    uint64_t last = (offset + length - 1) >> s->cluster_bits;
+    uint64_t end = end_of(s, offset, length);
 
-    for (uint64_t cluster = offset >> s->cluster_bits; length && cluster <= last; cluster++) {
+    for (uint64_t cluster = offset >> s->cluster_bits; cluster < end; cluster++) {
         struct qcow2_metadata_map *map = grown(s->metadata);
         change_word(map, cluster, kind, 0);
         atomic_store(&s->metadata, map);
@@ -118,9 +128,9 @@ void qcow2_metadata_add(struct qcow2_state *s, unsigned kind, uint64_t offset, u
 
 void qcow2_metadata_remove(struct qcow2_state *s, unsigned kind, uint64_t offset, uint64_t length)
 {
-    uint64_t last = (offset + length - 1) >> s->cluster_bits;
+    uint64_t end = end_of(s, offset, length);
 
-    for (uint64_t cluster = offset >> s->cluster_bits; length && cluster <= last; cluster++) {
+    for (uint64_t cluster = offset >> s->cluster_bits; cluster < end; cluster++) {
         change_word(s->metadata, cluster, 0, kind);
     }
 }

@@ -654,6 +654,16 @@ static void bitmap_twins(struct image *i)
     image_put(i, bitmap_dir(i) + 32 + 24, "b0", 2);
 }
 
+static void bitmap_dir_nowhere(struct image *i)
+{
+    uint64_t at = 0x70;
+
+    while (image_get64(i, at) >> 32 != QCOW2_EXT_BITMAPS) {
+        at += 8;
+    }
+    image_put64(i, at + 24, UINT64_C(1) << 61);
+}
+
 static void bitmap_dir_too_short(struct image *i)
 {
     image_put(i, bitmap_dir(i) + 19, &(uint8_t){200}, 1);
@@ -676,6 +686,7 @@ static void mends_what_only_it_opens(void **state)
         {make_bitmaps, bitmap_flags, "ERROR bitmap 'b0' has unknown flags\n"},
         {make_bitmaps, bitmap_table_too_long, "ERROR bitmap 'b0' has a table that does not fit\n"},
         {make_bitmaps, bitmap_twins, "ERROR Broken bitmap directory: there are two bitmaps 'b0'\n"},
+        {make_bitmaps, bitmap_dir_nowhere, "0x2000000000000000"},
         {make_bitmaps, bitmap_dir_too_short,
          "ERROR Broken bitmap directory: entry 0 at offset 0 is impossible\n"},
     };
