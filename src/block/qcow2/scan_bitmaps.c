@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "block/qcow2/bitmap.h"
 #include "block/qcow2/direct.h"
 #include "block/qcow2/scan.h"
@@ -24,6 +25,9 @@ static void drop(struct qcow2_scan *scan)
 
     if (scan->say) {
         scan_say(scan, "Dropping the image's %" PRIu32 " bitmaps", s->bitmap_count);
+    } else { /* a dirty image is repaired while it is opened */
+        log_warn("'%s': its bitmaps are damaged; all %" PRIu32 " are dropped", scan->node->filename,
+                 s->bitmap_count);
     }
     scan->mended++;
     s->autoclear &= ~QCOW2_AUTOCLEAR_BITMAPS;

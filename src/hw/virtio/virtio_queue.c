@@ -204,7 +204,7 @@ static bool post_load(void *opaque, unsigned version)
     if (queue->size > queue->max_size || (queue->size && !is_power_of_2(queue->size))) {
         return false;
     }
-    queue->vq.published = queue->vq.flushed = queue->vq.used_index;
+    queue->vq.published = queue->vq.signalled_used = queue->vq.used_index;
     queue->vq.signalled_used_valid = false;
     return true;
 }

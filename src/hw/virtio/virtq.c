@@ -293,16 +293,15 @@ void virtq_publish(struct virtq *vq)
 bool virtq_flush(struct virtq *vq)
 {
     virtq_publish(vq);
-    if (vq->flushed == vq->used_index || !is_usable(vq)) {
+    if (vq->signalled_used == vq->used_index || !is_usable(vq)) {
         return false;
-    }
-    vq->flushed = vq->used_index;
-    if (!vq->event_idx) {
-        return !(load_ordered(vq->avail + RING_FLAGS) & VRING_AVAIL_F_NO_INTERRUPT);
     }
     uint16_t old = vq->signalled_used;
     bool valid = vq->signalled_used_valid;
     vq->signalled_used = vq->used_index;
+    if (!vq->event_idx) {
+        return !(load_ordered(vq->avail + RING_FLAGS) & VRING_AVAIL_F_NO_INTERRUPT);
+    }
     vq->signalled_used_valid = true;
     return !valid || is_event_passed(load_ordered(used_event(vq)), old, vq->used_index);
 }

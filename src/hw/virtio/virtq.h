@@ -63,8 +63,7 @@ struct virtq {
     uint16_t last_avail;     /* next head to pop */
     uint16_t used_index;     /* next used entry to write */
     uint16_t published;      /* what the driver sees of used_index */
-    uint16_t flushed;        /* what it was interrupted for, if it wanted that */
-    uint16_t signalled_used; /* used_index at the last interrupt */
+    uint16_t signalled_used; /* used_index at the last flush, which was an interrupt if wanted */
     bool signalled_used_valid;
     uint16_t in_flight; /* popped and not pushed */
     bool broken;

@@ -5,6 +5,7 @@
 #include "guest.inc"
 
 #define AREA FREE
+#define BAD_XCR0(value) try 1f; xorl %ecx, %ecx; xorl %edx, %edx; movl $value, %eax; xsetbv; 1: FAULT(13, 0)
 
         bits    64
         .balign 8
@@ -41,18 +42,8 @@ main64:
         xorl    %ecx, %ecx
         xgetbv
         EXPECT(1)
-        try     1f
-        xorl    %ecx, %ecx
-        xorl    %edx, %edx
-        movl    $2, %eax                /* not without x87 */
-        xsetbv
-1:      FAULT(13, 0)
-        try     1f
-        xorl    %ecx, %ecx
-        xorl    %edx, %edx
-        movl    $5, %eax                /* AVX without SSE */
-        xsetbv
-1:      FAULT(13, 0)
+        BAD_XCR0(2)                     /* not without x87 */
+        BAD_XCR0(5)                     /* AVX without SSE */
         xorl    %ecx, %ecx
         xorl    %edx, %edx
         movl    $3, %eax
