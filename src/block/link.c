@@ -19,17 +19,17 @@ static void drain_user(struct block_link *link, int change);
 
 static void drain_node(struct block_node *node, int change)
 {
-    unsigned before = node->drained;
+    unsigned before = node->drained, after = before + change;
 
-    node->drained += change;
-    if (!before && node->drained && node->driver->drain_begin) {
+    if (!before && after && node->driver->drain_begin) {
         node->driver->drain_begin(node);
     }
+    if (before && !after && node->driver->drain_end) {
+        node->driver->drain_end(node); /* below gates that are still closed */
+    }
+    node->drained += change;
     for (struct block_link *link = node->users; link; link = link->next_user) {
         drain_user(link, change);
-    }
-    if (before && !node->drained && node->driver->drain_end) {
-        node->driver->drain_end(node);
     }
 }
 

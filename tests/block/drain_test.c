@@ -163,6 +163,24 @@ static void drain_fast_requests(void **state)
     drain_node("mid", 0);
 }
 
+/* The requests that were held back come after what a driver does at the end of a drain. */
+static void drain_end_comes_first(void **state)
+{
+    struct kit_thread *second = begin(100000);
+    struct block_node *mid = block_node_find("mid"), *bottom = block_node_find("bottom");
+
+    for (int i = 0; i < 5; i++) {
+        block_node_drain_begin(bottom);
+        fault.on_drain_end = assert_quiet;
+        block_node_drain_begin(mid);
+        block_node_drain_end(mid);
+        block_node_drain_end(bottom);
+        fault.on_drain_end = NULL;
+        wait_for_progress();
+    }
+    end(second);
+}
+
 static void nested_drains(void **state)
 {
     struct kit_thread *second = begin(100000);
@@ -284,6 +302,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(drain_the_root, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(drain_the_bottom, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(drain_fast_requests, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(drain_end_comes_first, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(nested_drains, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(graph_changes_while_drained, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(backend_drain_waits_for_done, kit_setup, kit_teardown),

@@ -149,6 +149,17 @@ static int fault_co_write_zeroes(struct block_node *node, uint64_t offset, uint6
     return co_end(ret);
 }
 
+static void fault_drain_begin(struct block_node *node)
+{
+}
+
+static void fault_drain_end(struct block_node *node)
+{
+    if (fault.on_drain_end) {
+        fault.on_drain_end();
+    }
+}
+
 static const struct block_driver block_driver_fault = {
     .name = "fault",
     .is_protocol = true,
@@ -161,6 +172,8 @@ static const struct block_driver block_driver_fault = {
     .co_flush = fault_co_flush,
     .co_discard = fault_co_discard,
     .co_write_zeroes = fault_co_write_zeroes,
+    .drain_begin = fault_drain_begin,
+    .drain_end = fault_drain_end,
 };
 
 void fault_reset(void)
@@ -168,6 +181,7 @@ void fault_reset(void)
     fault.delay_ns = 0;
     fault.limits = (struct block_limits){0};
     fault.can_zero = true;
+    fault.on_drain_end = NULL;
     fault.random = 88172645463325252u;
     for (int op = 0; op < FAULT_OPS; op++) {
         fault.error[op] = fault.error_at[op] = 0;

@@ -22,7 +22,8 @@ struct fault {
     int error[FAULT_OPS];    /* negative errno, of all requests of this kind, or 0 */
     int error_at[FAULT_OPS]; /* only of this one, counted from 1; 0: of all */
     struct block_limits limits;
-    bool can_zero; /* false: co_write_zeroes says -ENOTSUP */
+    bool can_zero;              /* false: co_write_zeroes says -ENOTSUP */
+    void (*on_drain_end)(void); /* or NULL */
     /* atomic */
     _Atomic(unsigned) count[FAULT_OPS];
     _Atomic(unsigned) running, most_running;
