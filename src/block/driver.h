@@ -128,8 +128,9 @@ struct block_driver {
      * children have theirs already. NULL: only those that the driver never looks at. No request is
      * in flight. Main loop. */
     bool (*reopen)(struct block_node *node, unsigned flags, struct error **errp);
-    /* Stops and restarts what the driver does by itself; requests that it holds back go on. Calls
-     * nest. Main loop. */
+    /* Stops and restarts what the driver does by itself; requests that it holds back go on. Those of
+     * backends that are not drained come and go meanwhile. After drain_end, which may poll, a loop
+     * without requests to the node may end. Calls nest. Main loop. */
     void (*drain_begin)(struct block_node *node);
     void (*drain_end)(struct block_node *node);
 };

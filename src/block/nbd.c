@@ -120,11 +120,12 @@ static bool accept_conn(struct block_node *node, struct attempt *attempt)
         nbd_conn_close(attempt->conn);
         return false;
     }
+    /* Under lock, so that a drain that finds the new one comes after the old one left its loop or
+     * the call for that was posted. */
     pthread_mutex_lock(&s->lock);
-    struct nbd_conn *old = s->conn;
+    nbd_conn_close(s->conn);
     s->conn = attempt->conn;
     pthread_mutex_unlock(&s->lock);
-    nbd_conn_close(old);
     return true;
 }
 
@@ -272,7 +273,7 @@ static bool nbd_reopen(struct block_node *node, unsigned flags, struct error **e
     return true;
 }
 
-/* The loop that watches the connection may end after a drain. */
+/* The loop that watches the connection may end after a drain. Others may have requests in flight. */
 static void nbd_drain_end(struct block_node *node)
 {
     struct nbd_conn *conn = get_conn(node->state);

@@ -118,22 +118,28 @@ static void on_writable(void *opaque)
     go_on(conn);
 }
 
-/* The new owner, in its thread; it has the reference already. */
+/* The new owner, in its thread; it has the reference already. If a drain began on the way, it only
+ * hands it on. */
 static void move_in(void *opaque)
 {
     struct nbd_conn *conn = opaque;
     struct nbd_impl *impl = conn->impl;
+    struct aio_loop *here = aio_loop_current();
 
     pthread_mutex_lock(&impl->lock);
-    impl->owner = aio_loop_current();
-    impl->owner_state = OWNER_IS;
-    impl->foreign = 0;
-    struct aio_loop *waits = impl->release_waits;
-    pthread_mutex_unlock(&impl->lock);
-    watch(conn);
-    if (waits) {
-        aio_loop_wake(waits);
+    struct aio_loop *drainer = impl->drainer;
+    bool stays = !drainer || drainer == here;
+    if (stays) {
+        impl->owner = here;
+        impl->owner_state = OWNER_IS;
+        impl->foreign = 0;
     }
+    pthread_mutex_unlock(&impl->lock);
+    if (!stays) {
+        aio_call(drainer, move_in, conn);
+        return;
+    }
+    watch(conn);
     go_on(conn);
 }
 
@@ -144,23 +150,16 @@ static void move_out(void *opaque)
     struct nbd_impl *impl = conn->impl;
 
     pthread_mutex_lock(&impl->lock);
-    bool owned = impl->is_watched;
-    struct aio_loop *next = impl->next_owner;
-    if (owned) {
-        unwatch(conn);
-    }
-    impl->owner = NULL;
-    impl->next_owner = NULL;
+    assert(impl->owner_state == OWNER_CHANGES && impl->is_watched);
+    unwatch(conn);
+    struct aio_loop *next = impl->drainer ? impl->drainer : impl->next_owner;
+    impl->owner = impl->next_owner = NULL;
     impl->owner_state = next ? OWNER_CHANGES : OWNER_NONE;
-    struct aio_loop *waits = impl->release_waits;
     pthread_mutex_unlock(&impl->lock);
     if (next) {
         aio_call(next, move_in, conn);
-    } else if (owned) {
+    } else {
         nbd_conn_unref(conn);
-    }
-    if (waits) {
-        aio_loop_wake(waits);
     }
     nbd_conn_unref(conn); /* of the call */
 }
@@ -185,6 +184,14 @@ static void call_owner(struct nbd_conn *conn, aio_fn *fn)
     aio_call(conn->impl->owner, fn, conn);
 }
 
+/* With lock held, in state IS: the owner gives the connection to `next`, or to nobody. */
+static void send_away(struct nbd_conn *conn, struct aio_loop *next)
+{
+    conn->impl->owner_state = OWNER_CHANGES;
+    conn->impl->next_owner = next;
+    call_owner(conn, move_out);
+}
+
 /* Before a request from this loop: makes sure that somebody watches. */
 static void choose_owner(struct nbd_conn *conn)
 {
@@ -200,10 +207,9 @@ static void choose_owner(struct nbd_conn *conn)
         becomes = true;
     } else if (impl->owner == here) {
         impl->foreign = 0;
-    } else if (impl->owner_state == OWNER_IS && ++impl->foreign >= OWNER_PATIENCE) {
-        impl->next_owner = here;
-        impl->owner_state = OWNER_CHANGES;
-        call_owner(conn, move_out);
+    } else if (impl->owner_state == OWNER_IS && !impl->drainer &&
+               ++impl->foreign >= OWNER_PATIENCE) {
+        send_away(conn, here);
     }
     pthread_mutex_unlock(&impl->lock);
     if (becomes) {
@@ -230,49 +236,26 @@ static void tell_owner(struct nbd_conn *conn)
     }
 }
 
-/* With lock held: who watches stops, and nobody follows. */
-static void send_away(struct nbd_conn *conn)
-{
-    struct nbd_impl *impl = conn->impl;
-
-    if (impl->owner_state == OWNER_IS) {
-        impl->owner_state = OWNER_CHANGES;
-        call_owner(conn, move_out);
-    }
-    impl->next_owner = NULL; /* also of a change that has not begun */
-}
-
-static bool is_released(struct nbd_impl *impl)
-{
-    pthread_mutex_lock(&impl->lock);
-    bool released = impl->owner_state == OWNER_NONE ||
-                    (impl->owner_state == OWNER_IS && impl->owner == aio_loop_current());
-    pthread_mutex_unlock(&impl->lock);
-    return released;
-}
-
-static void set_release_waits(struct nbd_impl *impl, struct aio_loop *loop)
-{
-    pthread_mutex_lock(&impl->lock);
-    impl->release_waits = loop;
-    pthread_mutex_unlock(&impl->lock);
-}
-
 void nbd_conn_release_loop(struct nbd_conn *conn)
 {
     struct nbd_impl *impl = conn->impl;
     struct aio_loop *here = aio_loop_current();
 
-    set_release_waits(impl, here);
-    while (!is_released(impl)) {
-        pthread_mutex_lock(&impl->lock);
-        if (impl->owner_state != OWNER_IS || impl->owner != here) {
-            send_away(conn);
+    pthread_mutex_lock(&impl->lock);
+    struct aio_loop *outer = impl->drainer;
+    assert(!outer || outer == here);
+    impl->drainer = here;
+    while (impl->owner_state != OWNER_NONE &&
+           !(impl->owner_state == OWNER_IS && impl->owner == here)) {
+        if (impl->owner_state == OWNER_IS) {
+            send_away(conn, here);
         }
         pthread_mutex_unlock(&impl->lock);
-        aio_loop_poll(here, true);
+        aio_loop_poll(here, true); /* move_in() will run here, whoever else wanted it */
+        pthread_mutex_lock(&impl->lock);
     }
-    set_release_waits(impl, NULL);
+    impl->drainer = outer;
+    pthread_mutex_unlock(&impl->lock);
 }
 
 void nbd_conn_close(struct nbd_conn *conn)
@@ -287,8 +270,10 @@ void nbd_conn_close(struct nbd_conn *conn)
         unwatch(conn);
         impl->owner_state = OWNER_NONE;
         impl->owner = NULL;
+    } else if (impl->owner_state == OWNER_IS) {
+        send_away(conn, NULL);
     } else {
-        send_away(conn);
+        impl->next_owner = NULL; /* of a change that has not begun */
     }
     pthread_mutex_unlock(&impl->lock);
     if (mine) {

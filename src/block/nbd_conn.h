@@ -8,8 +8,9 @@
  *
  * Any loop submits by itself. The socket is watched by one loop, that which uses the connection
  * most: it changes hands when another loop submits OWNER_PATIENCE times in a row. So with one disk
- * per iothread, requests and replies stay in that thread. A drain takes it back from the loop, as
- * the loop may end.
+ * per iothread, requests and replies stay in that thread. A drain takes it to the loop that waits,
+ * as that which had it may end. It is watched there: a drain waits for the requests of some backends
+ * only, and replies to those of others are still to come.
  *
  * A connection that breaks is dead: all its requests end with -ENOTCONN, and so do new ones. It is
  * freed when the last reference is gone: the driver's, the watching loop's, those of requests.
@@ -58,8 +59,8 @@ void nbd_conn_unref(struct nbd_conn *conn);
 /* Nobody needs it any more: the server is told, the loop lets go of it. Any loop. */
 void nbd_conn_close(struct nbd_conn *conn);
 bool nbd_conn_is_dead(struct nbd_conn *conn);
-/* The loop that watches it lets go; polls the loop of this thread until it has. Main loop, outside
- * coroutines. */
+/* If another loop watches it, this one does instead; polls the loop of this thread until then. Requests
+ * may be pending and may be made meanwhile. Main loop, outside coroutines. */
 void nbd_conn_release_loop(struct nbd_conn *conn);
 
 enum nbd_command { NBD_READ, NBD_WRITE, NBD_FLUSH, NBD_TRIM, NBD_ZERO, NBD_STATUS };

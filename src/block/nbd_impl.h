@@ -8,7 +8,18 @@
 
 #include "block/nbd_conn.h"
 
-/* CHANGES: a call is under way that takes it from a loop and, perhaps, gives it to the next. */
+/*
+ * Which loop watches the connection:
+ *
+ *   NONE --choose_owner()--> IS --send_away()--> CHANGES --move_out(), then move_in()--> IS
+ *   IS, CHANGES --dead, or closed--> NONE
+ *
+ * 1. As long as requests are pending there is an owner, or a call is on its way that makes one
+ *    (CHANGES); who moves in reads what has come meanwhile. NONE is for a connection that nobody has
+ *    used yet, and for a dead one, whose requests libnbd has ended.
+ * 2. A loop becomes the owner by a request of its own or by waiting in a drain. So one that has no
+ *    requests any more is left alone after the next drain, and may end.
+ */
 enum owner_state { OWNER_NONE, OWNER_IS, OWNER_CHANGES };
 
 struct nbd_impl {
@@ -22,8 +33,8 @@ struct nbd_impl {
     pthread_mutex_t lock;
     enum owner_state owner_state;
     struct aio_loop *owner, *next_owner;
-    unsigned foreign;               /* requests of other loops in a row */
-    struct aio_loop *release_waits; /* woken when the owner changes, or NULL */
+    struct aio_loop *drainer; /* waits for the connection, which goes nowhere else; or NULL */
+    unsigned foreign;         /* requests of other loops in a row */
     /* the owner's thread */
     bool is_watched, watches_write;
 };

@@ -8,7 +8,7 @@
 /* Asks the driver for the limits and fills up what it leaves open. */
 void block_node_refresh_limits(struct block_node *node);
 /* gate_wait_idle(), for requests at the node and below: those that a filter holds back go on. The gates
- * that they came through are closed. */
+ * that they came through are closed, or nobody submits there; others may be open. */
 void block_node_wait_idle(struct block_node *node, bool (*idle)(void *opaque), void *opaque);
 /* Lets go of all children. */
 void block_node_drop_children(struct block_node *node);

@@ -4,13 +4,10 @@
  * that do as they like.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -18,73 +15,11 @@
 #include "block/iov.h"
 #include "block/nbd_creds.h"
 #include "kit.h"
+#include "nbd_server.h"
 
 #define SIZE (8 * MiB)
 
 static char buffer[SIZE], other[SIZE];
-static pid_t server;
-
-/* ---- servers ---------------------------------------------------------------------------------- */
-
-static bool has_program(const char *name)
-{
-    autofree char *command = xasprintf("command -v %s >/dev/null 2>&1", name);
-
-    return system(command) == 0;
-}
-
-static void launch(const char *command)
-{
-    server = fork();
-    if (server == 0) {
-        execl("/bin/sh", "sh", "-c", command, NULL);
-        _exit(127);
-    }
-}
-
-static bool listens(void)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "sock"};
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    bool ok = connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0;
-
-    close(fd);
-    return ok;
-}
-
-/* Runs a program that listens at the socket "sock", until it does. */
-static void __attribute__((format(printf, 1, 2))) start(const char *fmt, ...)
-{
-    va_list ap;
-
-    va_start(ap, fmt);
-    autofree char *text = xvasprintf(fmt, ap);
-    va_end(ap);
-    autofree char *command = xasprintf("exec %s", text);
-    unlink("sock");
-    launch(command);
-    for (int i = 0; i < 2000; i++) {
-        if (listens()) {
-            return;
-        }
-        usleep(5000);
-    }
-    fail_msg("'%s' does not listen", text);
-}
-
-static void nbdkit(const char *arguments)
-{
-    start("nbdkit -f -U sock %s", arguments);
-}
-
-static void stop(void)
-{
-    if (server > 0) {
-        kill(server, SIGKILL);
-        waitpid(server, NULL, 0);
-        server = 0;
-    }
-}
 
 static int setup(void **state)
 {
@@ -94,7 +29,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     kit_teardown(state);
-    stop();
+    nbd_server_stop();
     return 0;
 }
 
@@ -150,11 +85,11 @@ static void requests(void **state)
 
 static void requests_of_qemu_nbd(void **state)
 {
-    if (!has_program("qemu-nbd")) {
+    if (!nbd_server_has("qemu-nbd")) {
         skip();
     }
     kit_make_file("image", SIZE);
-    start("qemu-nbd -k $PWD/sock -f raw -t -e 5 -x name --discard=unmap image");
+    nbd_server_start("qemu-nbd -k $PWD/sock -f raw -t -e 5 -x name --discard=unmap image");
     struct block_backend *be = connect_with(",export=name");
     assert_int_equal(kit_read(be, 0, buffer, SIZE), 0);
     for (size_t i = 0; i < SIZE; i += 4097) {
@@ -180,7 +115,7 @@ static void poor_servers(void **state)
         nbdkit(arguments[i]);
         compare_with_array(connect_with(""), 100);
         kit_close();
-        stop();
+        nbd_server_stop();
     }
 }
 
@@ -276,7 +211,7 @@ static void block_status(void **state)
     assert_int_equal(kit_discard(be, MiB, 64 * KiB), 0);
     assert_status(be, 0, SIZE, BLOCK_STATUS_ZERO);
     kit_close();
-    stop();
+    nbd_server_stop();
 
     nbdkit("--filter=noextents memory 8M");
     be = connect_with("");
@@ -290,7 +225,7 @@ static void errors_of_the_server(void **state)
     assert_int_equal(kit_write(be, 0, buffer, 512), -ENOSPC);
     assert_int_equal(kit_read(be, 0, buffer, 512), 0);
     kit_close();
-    stop();
+    nbd_server_stop();
     nbdkit("--filter=error memory 8M error=EPERM error-rate=100%");
     be = connect_with("");
     assert_int_equal(kit_read(be, 0, buffer, 512), -EPERM);
@@ -341,21 +276,43 @@ static void co_work(void *opaque)
     atomic_store(&w->done, true);
 }
 
-static void run_workers(struct block_backend *be, struct aio_loop **loops, unsigned count,
-                        unsigned requests)
-{
-    struct worker workers[16];
+static struct worker workers[16];
 
+static void start_workers(struct block_backend *be, struct aio_loop **loops, unsigned count,
+                          unsigned requests)
+{
     for (unsigned i = 0; i < 16; i++) {
         workers[i] = (struct worker){.be = be, .index = i, .count = requests};
         aio_call_co(loops[i % count], co_work, &workers[i]);
     }
+}
+
+static bool workers_are_done(void)
+{
     for (unsigned i = 0; i < 16; i++) {
-        while (!atomic_load(&workers[i].done)) {
-            aio_loop_poll(aio_loop_current(), false);
-            usleep(50);
+        if (!atomic_load(&workers[i].done)) {
+            return false;
         }
     }
+    return true;
+}
+
+static void wait_for_workers(void)
+{
+    int64_t deadline = clock_get_ns(AIO_CLOCK_RT) + 60 * NS_PER_SEC;
+
+    while (!workers_are_done()) {
+        CHECK(clock_get_ns(AIO_CLOCK_RT) < deadline);
+        aio_loop_poll(aio_loop_current(), false);
+        usleep(50);
+    }
+}
+
+static void run_workers(struct block_backend *be, struct aio_loop **loops, unsigned count,
+                        unsigned requests)
+{
+    start_workers(be, loops, count, requests);
+    wait_for_workers();
 }
 
 static void several_loops(void **state)
@@ -378,6 +335,120 @@ static void several_loops(void **state)
     assert_int_equal(kit_read(be, 0, buffer, SIZE), 0);
 }
 
+/* A disk in a second loop, whose requests take a while. */
+struct disk {
+    struct block_backend *be;
+    struct kit_thread *thread;
+    struct iovec vec;
+    char buffer[4096];
+    _Atomic(bool) done;
+};
+
+static void read_done(void *opaque, int ret)
+{
+    struct disk *disk = opaque;
+
+    CHECK(ret == 0);
+    atomic_store(&disk->done, true);
+}
+
+static void read_begin(void *opaque)
+{
+    struct disk *disk = opaque;
+    struct block_iov iov = block_iov_of(&disk->vec, disk->buffer, sizeof(disk->buffer));
+
+    backend_aio_preadv(disk->be, 0, &iov, 0, 0, read_done, disk);
+}
+
+static void come_and_go(const char *node)
+{
+    struct block_backend *be = backend_attach(node, "another", false, true, NULL);
+
+    assert_non_null(be);
+    backend_detach(be);
+}
+
+static void second_is_refused(void)
+{
+    struct error *err = NULL;
+
+    assert_null(backend_attach("n", "another", true, false, &err));
+    kit_assert_error(err, "Block node is read-only: 'n', which 'another' wants to write");
+}
+
+static void second_comes_and_goes(void)
+{
+    come_and_go("n");
+}
+
+static void second_above_comes_and_goes(void)
+{
+    kit_blockdev("driver=raw,node-name=top,read-only=on,file=n");
+    come_and_go("top");
+    assert_true(blockdev_del("top", NULL));
+}
+
+static void second_above_is_drained(void)
+{
+    kit_blockdev("driver=raw,node-name=top,read-only=on,file=n");
+    block_node_drain_begin(block_node_find("top"));
+    block_node_drain_end(block_node_find("top"));
+    assert_true(blockdev_del("top", NULL));
+}
+
+/* Another user of the node goes, or is drained, which does not wait for the disk's request: its reply
+ * is read nevertheless. Then the disk's loop may end. */
+static void drains_of_others(void **state)
+{
+    static void (*const actions[])(void) = {second_is_refused, second_comes_and_goes,
+                                            second_above_comes_and_goes, second_above_is_drained};
+    struct disk disk;
+
+    nbdkit("--filter=delay memory 8M rdelay=200ms");
+    kit_blockdev("driver=nbd,node-name=n,read-only=on,server.type=unix,server.path=sock");
+    for (size_t i = 0; i < ARRAY_SIZE(actions); i++) {
+        disk.be = backend_attach("n", "disk", false, true, NULL);
+        assert_non_null(disk.be);
+        disk.thread = kit_thread_start(AIO_LOOP_AUTO);
+        atomic_store(&disk.done, false);
+        aio_call_wait(kit_thread_loop(disk.thread), read_begin, &disk);
+        actions[i]();
+        CHECK(!atomic_load(&disk.done)); /* else this shows nothing */
+        for (int ms = 0; !atomic_load(&disk.done); ms++) {
+            CHECK(ms < 20000);
+            aio_loop_poll(aio_loop_current(), false);
+            usleep(1000);
+        }
+        backend_detach(disk.be);
+        kit_thread_stop(disk.thread);
+    }
+}
+
+/* The same while requests of two loops come and go. */
+static void many_drains_of_others(void **state)
+{
+    nbdkit("--filter=delay memory 8M rdelay=2ms wdelay=2ms");
+    kit_blockdev("driver=nbd,node-name=n,server.type=unix,server.path=sock");
+    struct block_backend *be = backend_attach("n", "disk", true, true, NULL);
+    struct kit_thread *one = kit_thread_start(AIO_LOOP_AUTO);
+    struct kit_thread *two = kit_thread_start(AIO_LOOP_EPOLL);
+    struct aio_loop *loops[] = {kit_thread_loop(one), kit_thread_loop(two)};
+
+    start_workers(be, loops, 2, 100);
+    for (int i = 0; i < 300; i++) {
+        come_and_go("n");
+        if (i % 10 == 0) {
+            block_node_drain_begin(block_node_find("n"));
+            block_node_drain_end(block_node_find("n"));
+        }
+        usleep(500);
+    }
+    wait_for_workers();
+    backend_detach(be);
+    kit_thread_stop(one);
+    kit_thread_stop(two);
+}
+
 /* ---- servers that go and come ----------------------------------------------------------------- */
 
 static void dead_server(void **state)
@@ -385,7 +456,7 @@ static void dead_server(void **state)
     nbdkit("memory 8M");
     struct block_backend *be = connect_with("");
     assert_int_equal(kit_read(be, 0, buffer, 512), 0);
-    stop();
+    nbd_server_stop();
     kit_capture_stderr();
     int64_t begin = clock_get_ns(AIO_CLOCK_RT);
     int first = kit_read(be, 0, buffer, 512), second = kit_write(be, 0, buffer, 512);
@@ -410,7 +481,7 @@ static void server_comes_back(void **state)
     kit_capture_stderr();
     for (int i = 0; i < 4; i++) {
         usleep(120000); /* a request is under way */
-        stop();
+        nbd_server_stop();
         nbdkit("--filter=delay file image rdelay=20ms");
     }
     while (!atomic_load(&worker.done)) {
@@ -430,7 +501,7 @@ static void other_size_after_reconnect(void **state)
     nbdkit("memory 8M");
     struct block_backend *be = connect_with(",reconnect-delay=1");
     assert_int_equal(kit_read(be, 0, buffer, 512), 0);
-    stop();
+    nbd_server_stop();
     nbdkit("memory 4M");
     kit_capture_stderr();
     int ret = kit_read(be, 0, buffer, 512);
@@ -446,7 +517,7 @@ static void open_timeout(void **state)
     kit_drive_fails("if=none,driver=nbd,server.type=unix,server.path=sock",
                     "Failed to connect to 'nbd+unix:///?socket=sock': connect: No such file or "
                     "directory");
-    launch("sleep 0.7; exec nbdkit -f -U sock memory 8M");
+    nbd_server_launch("sleep 0.7; exec nbdkit -f -U sock memory 8M");
     struct block_backend *be = connect_with(",open-timeout=20");
     assert_int_equal(backend_length(be), SIZE);
 }
@@ -636,6 +707,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(errors_of_the_server, setup, teardown),
         cmocka_unit_test_setup_teardown(read_only, setup, teardown),
         cmocka_unit_test_setup_teardown(several_loops, setup, teardown),
+        cmocka_unit_test_setup_teardown(drains_of_others, setup, teardown),
+        cmocka_unit_test_setup_teardown(many_drains_of_others, setup, teardown),
         cmocka_unit_test_setup_teardown(dead_server, setup, teardown),
         cmocka_unit_test_setup_teardown(server_comes_back, setup, teardown),
         cmocka_unit_test_setup_teardown(other_size_after_reconnect, setup, teardown),
@@ -645,7 +718,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(refusals, setup, teardown),
         cmocka_unit_test_setup_teardown(by_name, setup, teardown),
     };
-    if (!has_program("nbdkit")) {
+    if (!nbd_server_has("nbdkit")) {
         puts("nbdkit is not installed (apt install nbdkit)");
         return 77;
     }
