@@ -60,6 +60,10 @@ static int64_t try_now(struct file_state *s, const struct aio_request *request)
     if (s->is_memory) {
         return ret;
     }
+    if (ret == 0 && request->offset < atomic_load_explicit(&s->eof, memory_order_relaxed)) {
+        ret =
+            -EAGAIN; /* Linux 5.9 and 5.10 say so for pages that are not there: preadv2(2), BUGS */
+    }
     unsigned failures = atomic_load_explicit(&s->now_failures, memory_order_relaxed);
     if (ret >= 0 && failures) {
         atomic_store_explicit(&s->now_failures, 0, memory_order_relaxed);
@@ -100,6 +104,21 @@ static int64_t co_submit_iov(struct file_state *s, enum aio_op op, uint64_t offs
     return ret;
 }
 
+/* As co_submit_iov(). What a buffered write with RWF_DSYNC fails with may be the write-back of
+ * earlier writes, which Linux reports once: it has been told here, and the next fdatasync() would
+ * know nothing of it. That a plain write of the same gets somewhere shows that it was the sync. */
+static int64_t co_submit_noting_sync(struct file_state *s, enum aio_op op, uint64_t offset,
+                                     const struct block_iov *iov, unsigned flags, uint64_t id)
+{
+    int64_t got = co_submit_iov(s, op, offset, iov, flags, id);
+
+    if (__builtin_expect(got < 0, 0) && flags & AIO_IO_FUA && !s->is_direct &&
+        !is_unsupported((int)got) && co_submit_iov(s, op, offset, iov, 0, id) > 0) {
+        atomic_store(&s->flush_error, (int)got);
+    }
+    return got;
+}
+
 /* The host transferred less than asked for. Behind the end that the file had when it was opened,
  * zeroes are missing; before it, somebody has made the file shorter. */
 static int read_end(const struct file_state *s, uint64_t offset, const struct block_iov *iov,
@@ -137,7 +156,7 @@ static int co_transfer_rest(struct file_state *s, enum aio_op op, uint64_t offse
         }
         struct block_iov rest = {.iov = vec};
         rest.size = block_iov_slice(iov, done, iov->size - done, vec, REST_IOV, &rest.niov);
-        got = co_submit_iov(s, op, offset + done, &rest, flags, id);
+        got = co_submit_noting_sync(s, op, offset + done, &rest, flags, id);
     }
 }
 
@@ -175,7 +194,7 @@ static void extend_eof_after_failure(struct file_state *s, uint64_t end)
 static int co_write(struct file_state *s, uint64_t offset, const struct block_iov *iov,
                     unsigned flags, uint64_t id)
 {
-    int64_t got = co_submit_iov(s, AIO_OP_WRITE, offset, iov, flags, id);
+    int64_t got = co_submit_noting_sync(s, AIO_OP_WRITE, offset, iov, flags, id);
     int ret = 0;
 
     if (__builtin_expect(got != (int64_t)iov->size, 0)) {

@@ -222,8 +222,8 @@ static void short_write(void **state)
 /* ---- what the host cannot do, or fails at ---------------------------------------------------- */
 
 /* Calls that the tests make fail (--wrap): errno values, 0: as ever. */
-static int fdatasync_error, dsync_error, fallocate_error;
-static int fdatasyncs, dsyncs, fallocates;
+static int fdatasync_error, dsync_error, plain_error, fallocate_error;
+static int fdatasyncs, dsyncs, plains, fallocates;
 static bool tear_write; /* the next write ends within a block */
 
 int __wrap_fdatasync(int fd);
@@ -252,9 +252,10 @@ ssize_t __wrap_pwritev64v2(int fd, const struct iovec *iov, int niov, off_t offs
         tear_write = false;
         return __real_pwritev64v2(fd, &sector, 1, offset, flags) + 188;
     }
-    return flags & RWF_DSYNC && fails(&dsyncs, dsync_error)
-               ? -1
-               : __real_pwritev64v2(fd, iov, niov, offset, flags);
+    if (flags & RWF_DSYNC ? fails(&dsyncs, dsync_error) : fails(&plains, plain_error)) {
+        return -1;
+    }
+    return __real_pwritev64v2(fd, iov, niov, offset, flags);
 }
 
 int __wrap_fallocate64(int fd, int mode, off_t offset, off_t length)
@@ -295,8 +296,8 @@ static void failed_growth(void **state)
 
 static void reset_counts(void)
 {
-    fdatasync_error = dsync_error = fallocate_error = 0;
-    fdatasyncs = dsyncs = fallocates = 0;
+    fdatasync_error = dsync_error = plain_error = fallocate_error = 0;
+    fdatasyncs = dsyncs = plains = fallocates = 0;
 }
 
 /* Linux tells of lost pages once. The guest is told every time from then on. */
@@ -356,6 +357,37 @@ static void write_through_by_dsync(void **state)
     assert_int_equal(kit_zero(be, 0, 4096, 0), 0);
     assert_int_equal(kit_flush(be), 0);
     assert_int_equal(dsyncs + fdatasyncs, 0);
+}
+
+/* A write with RWF_DSYNC is told of the pages lost before it: the flush after it must know. */
+static void dsync_error_sticks(void **state)
+{
+    uint8_t buffer[4096] = {0};
+
+    for (int direct = 0; direct <= kit_has_direct(); direct++) {
+        reset_counts();
+        kit_make_file("sticky", 65536);
+        struct block_backend *be =
+            kit_drive("file=sticky,format=raw,if=none,cache=%s", direct ? "none" : "writeback");
+        assert_int_equal(kit_write(be, 0, buffer, 4096), 0);
+        dsync_error = EIO;
+        assert_int_equal(kit_write_flags(be, 8192, buffer, 4096, BLOCK_REQ_FUA), -EIO);
+        assert_int_equal(dsyncs, 1);
+        dsync_error = 0;
+        assert_int_equal(kit_flush(be), direct ? 0 : -EIO);
+        kit_capture_stderr();
+        kit_close();
+        free(kit_captured());
+
+        /* One that the host refuses as such says nothing of what was before. */
+        reset_counts();
+        be = kit_drive("file=sticky,format=raw,if=none,cache=%s", direct ? "none" : "writeback");
+        dsync_error = plain_error = ENOSPC;
+        assert_int_equal(kit_write_flags(be, 8192, buffer, 4096, BLOCK_REQ_FUA), -ENOSPC);
+        dsync_error = plain_error = 0;
+        assert_int_equal(kit_flush(be), 0);
+        kit_close();
+    }
 }
 
 /* O_DIRECT goes on with the block that was not finished. */
@@ -639,6 +671,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(failed_growth, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(flush_error_sticks, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(write_through_by_dsync, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(dsync_error_sticks, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(torn_direct_write, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(no_fallocate, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(zeroes_discard_and_status, kit_setup, kit_teardown),

@@ -6,8 +6,9 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "block/bounce.h"
 #include "block/qcow2/amend.h"
+
+#define EXPAND_BYTES (UINT64_C(1) << 20) /* of zeroes written at a time */
 
 /* ---- up -------------------------------------------------------------------------------------- */
 
@@ -128,13 +129,29 @@ static int co_drop_zeroes(struct block_node *node, uint64_t offset)
     return 0;
 }
 
+/* Data that is zeroes, past the node's detect-zeroes=, which would make zero clusters of it again. */
+static int co_write_data_of_zeroes(struct block_node *node, uint64_t offset, uint64_t length)
+{
+    uint64_t most = MIN(length, EXPAND_BYTES);
+    autofree void *zeroes = xcalloc(1, most);
+    int ret = 0;
+
+    for (uint64_t done = 0, n; done < length && ret == 0; done += n) {
+        n = MIN(length - done, most);
+        struct iovec vec = {.iov_base = zeroes, .iov_len = n};
+        struct block_iov iov = {.iov = &vec, .niov = 1, .size = n};
+        ret = qcow2_co_pwritev(node, offset + done, &iov, 0, 0);
+    }
+    return ret;
+}
+
 static int co_expand(struct block_node *node, uint64_t offset, uint64_t length)
 {
     struct qcow2_state *s = qcow2_of(node);
     int ret = 0;
 
     if (node->backing) {
-        return co_bounce_zeroes(node, offset, length, 0);
+        return co_write_data_of_zeroes(node, offset, length);
     }
     for (uint64_t at = offset; at < offset + length && ret == 0; at += s->cluster_size) {
         co_mutex_lock(&s->lock);

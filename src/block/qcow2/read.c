@@ -16,20 +16,20 @@
 
 /* ---- where the bytes are --------------------------------------------------------------------- */
 
-/* From a file, of which what lies behind its end is zeroes. */
-static int co_read_within(struct block_node *file, uint64_t offset, const struct block_iov *iov,
-                          uint64_t id)
-{
-    uint64_t length = block_length(file);
-    struct iovec vec[PIECE_IOV];
+/* Backing chains are read by recursion, a level being in the frames of the one above: no arrays in
+ * any that stays on the stack while the next level reads. */
 
-    if (likely(range_fits(offset, iov->size, length))) {
-        return block_co_preadv(file, offset, iov, 0, id);
-    }
+/* Of a file, the last part: what lies behind its end is zeroes. */
+__attribute__((noinline)) static int co_read_end(struct block_node *file, uint64_t offset,
+                                                 const struct block_iov *iov, uint64_t length,
+                                                 uint64_t id)
+{
+    unsigned most = MIN(iov->niov, PIECE_IOV);
+    autofree struct iovec *vec = xreallocarray(NULL, most, sizeof(*vec));
     uint64_t there = offset < length ? length - offset : 0;
     for (uint64_t done = 0; done < there;) {
         struct block_iov piece = {.iov = vec};
-        piece.size = block_iov_slice(iov, done, there - done, vec, PIECE_IOV, &piece.niov);
+        piece.size = block_iov_slice(iov, done, there - done, vec, most, &piece.niov);
         int ret = block_co_preadv(file, offset + done, &piece, 0, id);
         if (ret < 0) {
             return ret;
@@ -38,6 +38,17 @@ static int co_read_within(struct block_node *file, uint64_t offset, const struct
     }
     block_iov_zero(iov, there, iov->size - there);
     return 0;
+}
+
+static int co_read_within(struct block_node *file, uint64_t offset, const struct block_iov *iov,
+                          uint64_t id)
+{
+    uint64_t length = block_length(file);
+
+    if (likely(range_fits(offset, iov->size, length))) {
+        return block_co_preadv(file, offset, iov, 0, id);
+    }
+    return co_read_end(file, offset, iov, length, id);
 }
 
 static int co_read_extent(struct block_node *node, uint64_t offset,
@@ -80,13 +91,13 @@ struct read_piece {
 static int co_read_piece(struct block_task *task)
 {
     struct read_piece *p = (struct read_piece *)task;
-    struct iovec vec[PIECE_IOV];
+    unsigned most = MIN(p->iov->niov, PIECE_IOV);
+    autofree struct iovec *vec = xreallocarray(NULL, most, sizeof(*vec));
     int ret = 0;
 
     while (p->extent.length && ret == 0) {
         struct block_iov piece = {.iov = vec};
-        piece.size =
-            block_iov_slice(p->iov, p->done, p->extent.length, vec, PIECE_IOV, &piece.niov);
+        piece.size = block_iov_slice(p->iov, p->done, p->extent.length, vec, most, &piece.niov);
         ret = co_read_extent(p->node, p->offset + p->done, &p->extent, &piece, p->id);
         p->done += piece.size;
         p->extent.host += piece.size;

@@ -203,54 +203,64 @@ static int co_grow(struct block_node *node, uint64_t length, enum block_prealloc
 
 /* ---- shorter --------------------------------------------------------------------------------- */
 
-/* With lock held: entries of one slice from `offset` on; *next becomes where the next slice begins. */
-static int co_drop_slice(struct block_node *node, uint64_t offset, bool change, uint64_t *next)
+static void free_entry_of(struct block_node *node, uint64_t entry)
+{
+    if (entry && qcow2_entry_kind(qcow2_of(node), entry, 0, 0) != QCOW2_INVALID) {
+        qcow2_free_entry(node, entry, true);
+    }
+}
+
+/* With lock held: entries of one slice from `offset` on; *next becomes where the next slice begins.
+ * They are put into `keep`, if it is there, and else dropped. */
+static int co_drop_slice(struct block_node *node, uint64_t offset, uint64_t *keep, uint64_t *next)
 {
     struct qcow2_state *s = qcow2_of(node);
     struct qcow2_slice *slice;
     unsigned index, count = s->l2_cache.slice_size / s->l2_entry_size;
     uint64_t bitmap;
 
-    int ret = co_qcow2_l2_slice(node, offset, change, &slice, &index);
+    int ret = co_qcow2_l2_slice(node, offset, !keep, &slice, &index);
     if (ret < 0) {
         return ret;
     }
     *next = offset + ((uint64_t)(count - index) << s->cluster_bits);
     for (; index < count; index++) {
         uint64_t entry = qcow2_l2_entry(s, slice->data, index, &bitmap);
-        if (!entry && !bitmap) {
-            continue;
-        }
-        if (change) {
+        if (keep) {
+            *keep++ = entry;
+        } else if (entry || bitmap) {
             qcow2_l2_set(node, slice, index, 0, 0);
-        }
-        if (qcow2_entry_kind(s, entry, 0, 0) != QCOW2_INVALID) {
-            qcow2_free_entry(node, entry, true);
+            free_entry_of(node, entry);
         }
     }
     cache_put(&s->l2_cache, slice);
     return 0;
 }
 
-/* With lock held: a whole L2 table, and all that it points to. */
+/* With lock held: a whole L2 table, and all that it points to. Nothing is freed before all of it has
+ * been read: what the table names stays in use as long as the table does. */
 static int co_drop_table(struct block_node *node, uint32_t l1_index)
 {
     struct qcow2_state *s = qcow2_of(node);
-    uint64_t offset = (uint64_t)l1_index << (s->cluster_bits + s->l2_bits);
-    uint64_t end = offset + ((uint64_t)s->cluster_size << s->l2_bits);
-    uint64_t table = s->l1[l1_index] & QCOW2_OFFSET_MASK;
-    int ret = 0;
+    uint64_t count = BIT64(s->l2_bits), table = s->l1[l1_index] & QCOW2_OFFSET_MASK;
+    uint64_t begin = (uint64_t)l1_index << (s->cluster_bits + s->l2_bits);
+    uint64_t end = begin + (count << s->cluster_bits);
+    autofree uint64_t *entries = xreallocarray(NULL, count, sizeof(*entries));
 
-    while (offset < end && ret == 0) {
-        ret = co_drop_slice(node, offset, false, &offset);
+    for (uint64_t at = begin; at < end;) {
+        int ret = co_drop_slice(node, at, &entries[(at - begin) >> s->cluster_bits], &at);
+        if (ret < 0) {
+            return ret;
+        }
     }
-    if (ret == 0) {
-        qcow2_set_l1(s, l1_index, 0);
-        qcow2_metadata_remove(s, QCOW2_OVERLAP_L2, table, s->cluster_size);
-        cache_drop(&s->l2_cache, table, s->cluster_size);
-        qcow2_free(node, table, s->cluster_size, true);
+    qcow2_set_l1(s, l1_index, 0);
+    for (uint64_t i = 0; i < count; i++) {
+        free_entry_of(node, entries[i]);
     }
-    return ret;
+    qcow2_metadata_remove(s, QCOW2_OVERLAP_L2, table, s->cluster_size);
+    cache_drop(&s->l2_cache, table, s->cluster_size);
+    qcow2_free(node, table, s->cluster_size, true);
+    return 0;
 }
 
 int co_qcow2_drop_from(struct block_node *node, uint64_t offset)
@@ -269,7 +279,7 @@ int co_qcow2_drop_from(struct block_node *node, uint64_t offset)
             ret = co_drop_table(node, (uint32_t)i);
         } else {
             for (uint64_t at = offset; at < end && ret == 0;) {
-                ret = co_drop_slice(node, at, true, &at);
+                ret = co_drop_slice(node, at, NULL, &at);
             }
         }
         co_mutex_unlock(&s->lock);

@@ -227,6 +227,61 @@ static void copied_nothing(void **state)
     free(content);
 }
 
+static int co_shrink(void *opaque)
+{
+    return block_co_truncate(opaque, 256 * MiB, BLOCK_PREALLOC_OFF, NULL);
+}
+
+static bool shrink(struct block_node *node)
+{
+    return block_run(co_shrink, node) == 0;
+}
+
+static bool make_empty(struct block_node *node)
+{
+    return node->driver->image->make_empty(node, NULL);
+}
+
+/* Any read fails while an image is made shorter, or empty: what is left of it is in use as before,
+ * also for writes that go on. */
+static void failed_drop(void **state)
+{
+    static bool (*const drops[])(struct block_node *) = {shrink, make_empty};
+    static const unsigned step = 8 * MiB; /* 64 in an L2 table, which maps 512 MiB */
+    uint8_t data[4096], got[4096];
+
+    kit_make_file("base", 512);
+    qkit_run("qemu-img create -f qcow2 -b base -F raw seed 1G");
+    qkit_run("set qemu-io -f qcow2; for i in $(seq 0 8 1016); do "
+             "set \"$@\" -c \"write -P 7 ${i}M 4k\"; done; \"$@\" seed");
+    memset(data, 9, sizeof(data));
+    for (size_t i = 0; i < ARRAY_SIZE(drops); i++) {
+        bool done = false;
+        for (unsigned n = 1; !done; n++) {
+            disk_load("seed", LIMIT);
+            struct block_backend *be = kit_drive("driver=qcow2,file.driver=disk,if=none,"
+                                                 "backing.driver=raw,backing.file.driver=file,"
+                                                 "backing.file.filename=base");
+            disk_fail(DISK_READ, n, 1000, EIO);
+            done = drops[i](backend_root(be));
+            disk_fail(DISK_READ, 0, 0, 0);
+            /* Where only the new header is missing, nobody may write any more. */
+            int ret = kit_write(be, 4 * MiB, data, sizeof(data));
+            assert_true(ret == 0 || (n > 1 && !done));
+            for (uint64_t at = 0; at < backend_length(be) && !done; at += step) {
+                assert_int_equal(kit_read(be, at, got, sizeof(got)), 0);
+                assert_true(got[0] == 7 || at >= 256 * MiB || drops[i] == make_empty);
+            }
+            kit_close();
+            disk_save("q");
+            if (!qkit_has_no_errors("q")) {
+                qkit_run("cat out; false");
+            }
+            disk_unload();
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -235,6 +290,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(failed_snapshot, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(memory_is_bounded, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(copied_nothing, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(failed_drop, kit_setup, kit_teardown),
     };
 
     return cmocka_run_group_tests(tests, kit_enter_directory, kit_leave_directory);
