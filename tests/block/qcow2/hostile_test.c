@@ -285,6 +285,38 @@ static void checks_can_be_off(void **state)
                     "all");
 }
 
+/* Snapshots that all name one L1 table: it is not read again for each of them. */
+static void inactive_tables_cost_little(void **state)
+{
+    enum { COUNT = 2000, L1_ENTRIES = 8192 };
+    uint8_t first[80], *all = xcalloc(COUNT, sizeof(first)), offset[8];
+
+    make_image();
+    qkit_run("qemu-img snapshot -c s q");
+    kit_drive(OPEN ",overlap-check=all");
+    kit_close();
+    qkit_run("truncate -s 1M q");
+    kit_read_file("q", QCOW2_H_SNAPSHOTS_OFFSET, offset, 8);
+    kit_read_file("q", load_be64(offset), first, sizeof(first));
+    size_t size = align_up(40 + load_be32(first + 36) + 2 * 1, 8); /* id "1", name "s" */
+    assert_true(size <= sizeof(first));
+    store_be32(first + 8, L1_ENTRIES);
+    for (size_t i = 0; i < COUNT; i++) {
+        memcpy(all + i * size, first, size);
+    }
+    qkit_poke("q", 512 * KiB, all, COUNT * size);
+    free(all);
+    poke(QCOW2_H_SNAPSHOTS_OFFSET, 8, 512 * KiB);
+    poke(QCOW2_H_NB_SNAPSHOTS, 4, COUNT);
+
+    disk_load("q", 2 * MiB);
+    disk_fail(DISK_READ, 0, 0, 0);
+    kit_drive_fails("driver=qcow2,if=none,overlap-check=all,file.driver=disk",
+                    "Could not read inactive L1 tables of 'disk': File too large");
+    assert_true(disk_count(DISK_READ) < 700);
+    disk_unload();
+}
+
 /* ---- damage ------------------------------------------------------------------------------------ */
 
 struct storm {
@@ -408,6 +440,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(backing_without_format, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(entries_that_point_anywhere, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(checks_can_be_off, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(inactive_tables_cost_little, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(random_damage, kit_setup, kit_teardown),
     };
 
