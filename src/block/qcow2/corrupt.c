@@ -282,6 +282,13 @@ int qcow2_check_overlap(struct block_node *node, unsigned ignore, uint64_t offse
     return -EIO;
 }
 
+int qcow2_not_free(struct block_node *node, uint64_t offset)
+{
+    qcow2_signal_corruption(node, true, offset, qcow2_of(node)->cluster_size,
+                            "A new table would lie in one that is in use");
+    return -EIO;
+}
+
 /* ---- signals ---------------------------------------------------------------------------------- */
 
 void qcow2_signal_corruption(struct block_node *node, bool fatal, uint64_t offset, uint64_t length,
