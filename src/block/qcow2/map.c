@@ -301,6 +301,9 @@ static int co_make_table(struct block_node *node, struct place *place)
             cache_put(&s->l2_cache, to);
         }
     }
+    if (ret == 0) {
+        ret = co_qcow2_reserve(node, (uint64_t)table);
+    }
     if (ret < 0) {
         cache_drop(&s->l2_cache, table, s->cluster_size);
         co_qcow2_unref(node, table, s->cluster_size, false);

@@ -209,6 +209,9 @@ void qcow2_free_header(struct qcow2_state *s);
 /* Reads metadata: what is missing behind the end of the file is zeroes; -EIO if all of it is. */
 int co_qcow2_pread(struct block_node *node, uint64_t offset, void *to, size_t size);
 int co_qcow2_pwrite(struct block_node *node, uint64_t offset, const void *from, size_t size);
+/* Gets the host's space for the cluster of a new table, whose contents are still to be written. With
+ * lock held. */
+int co_qcow2_reserve(struct block_node *node, uint64_t cluster);
 /* header_encode.c: the bytes of the first cluster (cluster_size) as the state says: header,
  * extensions, backing name. -ENOSPC if they do not fit into it. */
 int qcow2_encode_header(const struct qcow2_state *s, void *cluster);

@@ -275,6 +275,11 @@ int co_qcow2_make_refblock(struct block_node *node, uint64_t range, uint64_t clu
         }
         cache_put(&s->refcount_cache, slice);
     }
+    ret = co_qcow2_reserve(node, offset);
+    if (ret < 0) {
+        cache_drop(&s->refcount_cache, offset, s->cluster_size);
+        return ret;
+    }
     qcow2_metadata_add(s, QCOW2_OVERLAP_REFBLOCK, offset, s->cluster_size);
     qcow2_set_reftable(s, (uint32_t)range, offset);
     s->fresh_from = MAX(s->fresh_from, offset + s->cluster_size);
