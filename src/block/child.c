@@ -209,6 +209,77 @@ static bool check_reopen(struct block_node *node, unsigned flags, struct error *
     return true;
 }
 
+static bool reopen_driver(struct block_node *node, unsigned flags, struct error **errp)
+{
+    return !node->driver->reopen || node->driver->reopen(node, flags, errp);
+}
+
+static void set_flags(struct block_node *node, unsigned flags)
+{
+    node->flags = flags;
+    set_child_claims(node);
+    for (struct block_link *link = node->children; link; link = link->next_child) {
+        if (flags & BLOCK_OPEN_RDWR &&
+            (link->role == BLOCK_CHILD_FILE || link->role == BLOCK_CHILD_DATA)) {
+            block_node_allow_growth(link->node);
+        }
+    }
+    block_node_refresh_limits(node);
+}
+
+static size_t count_children(const struct block_node *node)
+{
+    size_t count = 0;
+
+    for (const struct block_link *link = node->children; link; link = link->next_child) {
+        count++;
+    }
+    return count;
+}
+
+/* The children before `end` become what they were. */
+static void undo_children(struct block_node *node, const struct block_link *end,
+                          const unsigned *old)
+{
+    for (struct block_link *link = node->children; link != end; link = link->next_child) {
+        struct error *err = NULL;
+        if (!block_node_reopen(link->node, *old++, &err)) {
+            error_report(err);
+        }
+    }
+}
+
+/* All of them or, on failure, none; old: what they were. */
+static bool reopen_children(struct block_node *node, unsigned flags, unsigned *old,
+                            struct error **errp)
+{
+    struct block_link *link = node->children;
+
+    for (size_t i = 0; link; link = link->next_child, i++) {
+        old[i] = link->node->flags;
+        if (link->role != BLOCK_CHILD_BACKING && !block_node_reopen(link->node, flags, errp)) {
+            undo_children(node, link, old);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* It had stopped writing, and children could not follow. If it cannot go on, it stays stopped. */
+static void restart(struct block_node *node)
+{
+    struct error *err = NULL;
+    unsigned old = node->flags;
+
+    node->flags &= ~BLOCK_OPEN_RDWR;
+    if (reopen_driver(node, old, &err)) {
+        node->flags = old;
+    } else {
+        error_report(err);
+        set_flags(node, node->flags);
+    }
+}
+
 bool block_node_reopen(struct block_node *node, unsigned flags, struct error **errp)
 {
     unsigned old = node->flags;
@@ -222,27 +293,21 @@ bool block_node_reopen(struct block_node *node, unsigned flags, struct error **e
     }
     /* Downwards first, so that who writes finds below what can be written; what stops writing says
      * its last while that is so. */
+    autofree unsigned *old_below = xcalloc(count_children(node) + 1, sizeof(*old_below));
     bool stops = old & BLOCK_OPEN_RDWR && !(flags & BLOCK_OPEN_RDWR);
-    if (stops && node->driver->reopen && !node->driver->reopen(node, flags, errp)) {
+    if (stops && !reopen_driver(node, flags, errp)) {
         return false;
     }
-    for (struct block_link *link = node->children; link; link = link->next_child) {
-        if (link->role != BLOCK_CHILD_BACKING && !block_node_reopen(link->node, flags, errp)) {
-            return false;
+    if (!reopen_children(node, flags, old_below, errp)) {
+        if (stops) {
+            restart(node);
         }
-    }
-    if (!stops && node->driver->reopen && !node->driver->reopen(node, flags, errp)) {
         return false;
     }
-    node->flags = flags;
-    set_child_claims(node);
-    if (flags & BLOCK_OPEN_RDWR) {
-        for (struct block_link *link = node->children; link; link = link->next_child) {
-            if (link->role == BLOCK_CHILD_FILE || link->role == BLOCK_CHILD_DATA) {
-                block_node_allow_growth(link->node);
-            }
-        }
+    if (!stops && !reopen_driver(node, flags, errp)) {
+        undo_children(node, NULL, old_below);
+        return false;
     }
-    block_node_refresh_limits(node);
+    set_flags(node, flags);
     return true;
 }

@@ -125,7 +125,8 @@ struct block_driver {
      * the former may fail. For drivers at the bottom. Main loop. */
     bool (*set_exclusive)(struct block_node *node, bool exclusive, struct error **errp);
     /* Other flags (BLOCK_OPEN_RDWR, _NOCACHE, _NO_FLUSH, _UNMAP) for a node that is open; its
-     * children have theirs already. NULL: only those that the driver never looks at. No request is
+     * children have theirs already, or get them next if it stops writing: should one of them refuse,
+     * it is called to go on writing. On failure nothing has changed. NULL: only those that the driver never looks at. No request is
      * in flight. Main loop. */
     bool (*reopen)(struct block_node *node, unsigned flags, struct error **errp);
     /* Stops and restarts what the driver does by itself; requests that it holds back go on. Those of

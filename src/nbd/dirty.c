@@ -7,12 +7,15 @@
 #include "block/bitmap.h"
 #include "nbd/connection.h"
 
-static struct block_bitmap *find_bitmap(struct block_backend *be, const char *name)
+/* *is_writable: others may write to the node that has it. */
+static struct block_bitmap *find_bitmap(struct block_backend *be, const char *name,
+                                        bool *is_writable)
 {
     for (struct block_node *node = backend_root(be); node;
          node = node->driver->is_filter ? node->file : NULL) {
         struct block_bitmap *bitmap = block_bitmap_find(node, name);
         if (bitmap) {
+            *is_writable = node->flags & BLOCK_OPEN_RDWR;
             return bitmap;
         }
     }
@@ -24,7 +27,8 @@ bool nbd_export_take_bitmaps(struct nbd_export *export, const struct nbd_export_
 {
     export->bitmaps = xcalloc(MAX(config->bitmap_count, 1), sizeof(*export->bitmaps));
     for (size_t i = 0; i < config->bitmap_count; i++) {
-        struct block_bitmap *bitmap = find_bitmap(config->be, config->bitmaps[i]);
+        bool is_writable = false;
+        struct block_bitmap *bitmap = find_bitmap(config->be, config->bitmaps[i], &is_writable);
         if (!bitmap) {
             error_set(errp, "Bitmap '%s' is not found", config->bitmaps[i]);
             return false;
@@ -36,7 +40,8 @@ bool nbd_export_take_bitmaps(struct nbd_export *export, const struct nbd_export_
                       config->bitmaps[i]);
             return false;
         }
-        if (bitmap->enabled && !config->writable) {
+        /* Clients take what a read-only export tells for constant. */
+        if (bitmap->enabled && is_writable && !config->writable) {
             error_set(errp, "Enabled bitmap '%s' incompatible with readonly export",
                       config->bitmaps[i]);
             return false;

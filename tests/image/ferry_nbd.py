@@ -356,13 +356,16 @@ def case_bitmap(nbd, folder):
     run("qemu-img", "create", "-q", "-f", "qcow2", folder / "b.qcow2", "16M")
     run("qemu-img", "bitmap", "--add", folder / "b.qcow2", "b0")
     run("qemu-io", "-c", "write 1M 128k", "-c", "write 7M 1M", folder / "b.qcow2")
-    run("qemu-img", "bitmap", "--disable", folder / "b.qcow2", "b0")
-    seen = []
-    for program in (nbd, "qemu-nbd"):
-        with Server(program, folder, "-r", "-B", "b0", "-f", "qcow2", "b.qcow2") as server:
-            contexts = json.loads(run("nbdinfo", "--json", server.uri()))["exports"][0]["contexts"]
-            seen.append((contexts, run("nbdinfo", "--map=qemu:dirty-bitmap:b0", server.uri())))
-    expect(seen[0] == seen[1], f"{seen[0]} instead of {seen[1]}")
+    for state in ("enable", "disable"):
+        run("qemu-img", "bitmap", f"--{state}", folder / "b.qcow2", "b0")
+        seen = []
+        for program in (nbd, "qemu-nbd"):
+            with Server(program, folder, "-r", "-B", "b0", "-f", "qcow2", "b.qcow2") as server:
+                contexts = json.loads(run("nbdinfo", "--json", server.uri()))["exports"][0]["contexts"]
+                dirty = run("nbdinfo", "--map=qemu:dirty-bitmap:b0", server.uri())
+                seen.append((contexts, dirty))
+        expect(seen[0] == seen[1], f"{state}: {seen[0]} instead of {seen[1]}")
+        expect("dirty" in dirty, dirty)
     out = run(nbd, "-r", "-B", "b1", "-f", "qcow2", "-k", folder / "x.sock", folder / "b.qcow2",
               status=1)
     expect("Bitmap 'b1' is not found" in out, out)

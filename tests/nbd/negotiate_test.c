@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "block/bitmap.h"
+
 #define BOTH (NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES)
 
 static void run(client_fn *fn)
@@ -327,6 +329,32 @@ static void test_meta(void **state)
     run(chooses);
 }
 
+/* What a read-only export tells must not change under its clients. */
+static void test_bitmap_of_writable(void **state)
+{
+    static const char *const bitmaps[] = {"b"};
+    struct nbd_export_config config = {
+        .name = "with", .bitmaps = bitmaps, .bitmap_count = ARRAY_SIZE(bitmaps)};
+    struct error *err = NULL;
+    struct kit_server s;
+
+    server_start(&s, &(struct nbd_server_config){0});
+    config.be = s.be;
+    struct block_bitmap *bitmap = block_bitmap_new(backend_root(s.be), "b", 0, NULL);
+    assert_false(nbd_server_add_export(s.server, &config, &err));
+    kit_assert_error(err, "Enabled bitmap 'b' incompatible with readonly export");
+    bitmap->enabled = false;
+    assert_true(nbd_server_add_export(s.server, &config, NULL));
+    server_stop(&s);
+
+    kit_make_file("image", IMAGE_SIZE);
+    server_start(&s, &(struct nbd_server_config){0});
+    config.be = kit_drive("file=image,format=raw,if=none,id=second,read-only=on,file.locking=off");
+    block_bitmap_new(backend_root(config.be), "b", 0, NULL);
+    assert_true(nbd_server_add_export(s.server, &config, NULL));
+    server_stop(&s);
+}
+
 /* ---- exports that go ------------------------------------------------------------------------- */
 
 static void stays(int fd, void *opaque)
@@ -388,6 +416,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_list, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_info, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_meta, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(test_bitmap_of_writable, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_remove_export, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_ends, setup_epoll, kit_teardown),
         cmocka_unit_test_setup_teardown(test_meta, setup_epoll, kit_teardown),

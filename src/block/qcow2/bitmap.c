@@ -46,6 +46,7 @@ static int co_load(struct block_node *node, struct qcow2_bitmap *from, struct bl
     const char *fault = fault_of(s, from);
     uint64_t bytes = (uint64_t)from->table_size << s->cluster_bits;
 
+    from->is_faulty = qcow2_bitmap_fault(s, from) != NULL;
     if (!fault && bytes > *budget) {
         fault = "is too large together with the others";
     }
@@ -65,6 +66,7 @@ static int co_load(struct block_node *node, struct qcow2_bitmap *from, struct bl
         if (ret < 0 && ret != -EIO && ret != -EINVAL) {
             return ret;
         }
+        from->is_faulty = ret == -EINVAL;
         fault = ret < 0 ? "could not be read" : NULL;
     }
     if (fault) {
@@ -214,7 +216,11 @@ static void co_take_list(struct block_node *node, struct qcow2_bitmap **list, ui
         atomic_store(&b->changed, false);
     }
     for (i = 0; old && i < old_count; i++) {
-        if (!old[i]->is_kept) {
+        if (!old[i]->is_kept && old[i]->is_faulty) {
+            log_warn("'%s': what damaged bitmap '%s' has in the file is leaked; 'ferry-img check "
+                     "-r leaks' frees it",
+                     node->filename, old[i]->name);
+        } else if (!old[i]->is_kept) {
             co_qcow2_free_bitmap_table(node, old[i], true);
         }
         qcow2_bitmap_free(old[i]);

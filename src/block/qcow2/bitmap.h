@@ -43,6 +43,9 @@ struct qcow2_bitmap {
     uint8_t type, granularity_bits;
     void *extra; /* kept as it is */
     uint32_t extra_size;
+    /* There was a fault when it was read: nobody knows what its table means, so nothing that is in it
+     * is ever given back. */
+    bool is_faulty;
     /* While bitmaps are stored: this entry's table was written just now; the new directory has it as
      * well. */
     bool is_new, is_kept;

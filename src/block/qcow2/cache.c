@@ -284,8 +284,11 @@ struct qcow2_slice *cache_new(struct qcow2_cache *cache, uint64_t offset)
 {
     pthread_mutex_lock(&cache->mutex);
     struct qcow2_slice *slice = find(cache, offset);
+    if (slice && slice->is_loading) {
+        pthread_mutex_unlock(&cache->mutex);
+        return NULL;
+    }
     if (slice) {
-        assert(!slice->is_loading);
         slice->pins++;
     } else {
         slice = put_in(cache, offset);

@@ -81,7 +81,8 @@ struct qcow2_slice *cache_peek(struct qcow2_cache *cache, uint64_t offset);
 /* The same, not pinned, with cache->mutex held by the caller, who may look at it while that is so. */
 struct qcow2_slice *cache_peek_locked(struct qcow2_cache *cache, uint64_t offset);
 void cache_put(struct qcow2_cache *cache, struct qcow2_slice *slice);
-/* A slice of a table that is new: zeroes, dirty, not read, pinned. */
+/* A slice of a table that is new: zeroes, dirty, not read, pinned. NULL: somebody is loading it, so
+ * something refers to what was thought to be free; cache_drop() takes back what there is. */
 struct qcow2_slice *cache_new(struct qcow2_cache *cache, uint64_t offset);
 /* Forgets slices of [offset, offset + length), dirty ones as well: the clusters are free. */
 void cache_drop(struct qcow2_cache *cache, uint64_t offset, uint64_t length);

@@ -192,6 +192,10 @@ static int co_look(struct qcow2_check *check, scan_say_fn *say, void *opaque, st
         check_reftable(check);
         ret = co_check_refcounts(check);
     }
+    if (ret == 0 && result->leaks && check->fix && !check_mends_leaks(check)) {
+        scan_say(&check->scan, "Leaked clusters stay, as they may be those of the bitmaps with "
+                               "errors; a repair of all drops the bitmaps");
+    }
     if (ret == 0) {
         /* A repair of leaks alone takes along the flags that are wrong only because of them. */
         bool only_leaks = !result->corruptions && !result->check_errors;
@@ -248,7 +252,7 @@ static int co_repair(struct qcow2_check *check, struct error **errp)
     if (check->scan.mended || can_widen(check)) {
         return co_repair_all(check, errp);
     }
-    if (check->result.leaks) {
+    if (check->result.leaks && check_mends_leaks(check)) {
         int ret = co_check_free_leaks(check);
         if (ret < 0) {
             error_set_errno(errp, -ret, "Could not write refcounts of '%s'", check->node->filename);

@@ -20,6 +20,8 @@ struct qcow2_check {
 
 /* check_refcounts.c: the refcounts in the file beside those that were counted. */
 
+/* A repair frees leaked clusters, unless they may be a bitmap's that we do not understand. */
+bool check_mends_leaks(const struct qcow2_check *check);
 /* Refcount table and blocks: their shape, and what they refer to. */
 void check_reftable(struct qcow2_check *check);
 /* All clusters. */

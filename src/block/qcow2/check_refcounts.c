@@ -12,6 +12,11 @@
 /* An error of which a rebuild leaves nothing. */
 #define REBUILT(check) ((check)->fix & BLOCK_CHECK_FIX_ERRORS)
 
+bool check_mends_leaks(const struct qcow2_check *check)
+{
+    return check->fix && !check->scan.bitmap_errors;
+}
+
 void check_reftable(struct qcow2_check *check)
 {
     struct qcow2_scan *scan = &check->scan;
@@ -55,7 +60,7 @@ static void compare(struct qcow2_check *check, uint64_t cluster, uint64_t count,
     } else if (count > refs) {
         result->leaks++;
         scan_say(&check->scan, "%s cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
-                 check->fix ? "Repairing" : "Leaked", cluster, count, refs);
+                 check_mends_leaks(check) ? "Repairing" : "Leaked", cluster, count, refs);
     }
 }
 

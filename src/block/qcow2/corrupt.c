@@ -14,7 +14,10 @@
 #include <stdlib.h>
 
 #include "base/alloc.h"
+#include "base/bytes.h"
 #include "base/log.h"
+#include "base/range.h"
+#include "block/qcow2/direct.h"
 #include "block/qcow2/qcow2.h"
 
 #define KIND_BITS   12u /* of a word: kinds below, the cluster above */
@@ -197,29 +200,48 @@ void qcow2_metadata_rebuild(struct block_node *node)
     }
 }
 
-int co_qcow2_load_inactive(struct block_node *node)
+static int co_load_inactive_l1(struct block_node *node, const struct qcow2_snapshot *snapshot)
 {
     struct qcow2_state *s = qcow2_of(node);
+    uint64_t bytes = (uint64_t)snapshot->l1_size * 8;
+    autofree uint8_t *buffer = xmalloc(DIRECT_BUFFER);
+    int ret = 0;
 
-    for (uint32_t i = 0; s->snapshots && i < s->snapshot_count; i++) {
-        const struct qcow2_snapshot *snapshot = &s->snapshots[i];
-        size_t size = (size_t)snapshot->l1_size * 8;
-        autofree uint8_t *l1 = malloc(MAX(size, 1));
-        int ret = l1 ? 0 : -ENOMEM;
-        if (ret == 0 && size) {
-            ret = co_qcow2_pread(node, snapshot->l1_offset, l1, size);
+    for (uint64_t at = 0; at < bytes && ret == 0; at += DIRECT_BUFFER) {
+        size_t size = MIN((uint64_t)DIRECT_BUFFER, bytes - at);
+        if (co_direct_is_hole(node, snapshot->l1_offset + at, size)) {
+            continue;
         }
-        if (ret < 0) {
-            return ret;
-        }
-        for (uint32_t j = 0; j < snapshot->l1_size; j++) {
-            uint64_t offset = load_be64(l1 + (size_t)j * 8) & QCOW2_OFFSET_MASK;
+        ret = co_direct_read(node, snapshot->l1_offset + at, buffer, size);
+        for (size_t i = 0; i < size && ret == 0; i += 8) {
+            uint64_t offset = load_be64(buffer + i) & QCOW2_OFFSET_MASK;
             if (offset) {
                 qcow2_metadata_add(s, QCOW2_OVERLAP_INACT_L2, offset, s->cluster_size);
             }
         }
     }
-    return 0;
+    return ret;
+}
+
+/* Each table is the image's own, so all of them together are not larger than the file, as for a
+ * check: else hostile ones that lie in each other would be read again and again. */
+int co_qcow2_load_inactive(struct block_node *node)
+{
+    struct qcow2_state *s = qcow2_of(node);
+    uint64_t limit = block_length(node->file) + QCOW2_MAX_L1_BYTES, bytes = 0;
+    int ret = 0;
+
+    for (uint32_t i = 0; s->snapshots && i < s->snapshot_count && ret == 0; i++) {
+        const struct qcow2_snapshot *snapshot = &s->snapshots[i];
+        uint64_t size = (uint64_t)snapshot->l1_size * 8;
+        bytes += size;
+        if (size > QCOW2_MAX_L1_BYTES || bytes > limit ||
+            !range_fits(snapshot->l1_offset, size, INT64_MAX)) {
+            return -EFBIG;
+        }
+        ret = co_load_inactive_l1(node, snapshot);
+    }
+    return ret;
 }
 
 /* ---- checks ----------------------------------------------------------------------------------- */
@@ -257,6 +279,13 @@ int qcow2_check_overlap(struct block_node *node, unsigned ignore, uint64_t offse
     qcow2_signal_corruption(node, true, offset, length,
                             "Preventing invalid write on metadata (overlaps with %s)",
                             kind_name(hit));
+    return -EIO;
+}
+
+int qcow2_not_free(struct block_node *node, uint64_t offset)
+{
+    qcow2_signal_corruption(node, true, offset, qcow2_of(node)->cluster_size,
+                            "A new table would lie in one that is in use");
     return -EIO;
 }
 

@@ -182,6 +182,17 @@ static void co_write_maps(struct stream *stream, const struct qcow2_create_optio
     co_stream_flush(stream);
 }
 
+/* An L1 table without entries, which has its space on the host nevertheless: data that fills that
+ * must not keep us from saying where it is. */
+static void co_write_empty_l1(struct stream *stream, const struct qcow2_layout *l)
+{
+    co_stream_seek(stream, l->l1_offset);
+    for (uint64_t i = 0; i < l->l1_entries; i++) {
+        co_stream_be64(stream, 0);
+    }
+    co_stream_flush(stream);
+}
+
 /* ---- the file -------------------------------------------------------------------------------- */
 
 struct create {
@@ -243,6 +254,8 @@ static int co_write_tables(const struct create *c)
     co_write_refcounts(&stream, c->l, c->o->refcount_order);
     if (c->l->l2_tables) {
         co_write_maps(&stream, c->o, c->l);
+    } else {
+        co_write_empty_l1(&stream, c->l);
     }
     int ret = co_stream_end(&stream);
     free(stream.buffer);

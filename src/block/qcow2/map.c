@@ -287,13 +287,22 @@ static int co_make_table(struct block_node *node, struct place *place)
             break;
         }
         struct qcow2_slice *to = cache_new(&s->l2_cache, table + done);
-        if (from) {
+        if (!to) {
+            ret = qcow2_not_free(node, table);
+        } else if (from) {
             cache_change_begin(&s->l2_cache);
             memcpy(to->data, from->data, slice_size);
             cache_change_end(&s->l2_cache, to);
+        }
+        if (from) {
             cache_put(&s->l2_cache, from);
         }
-        cache_put(&s->l2_cache, to);
+        if (to) {
+            cache_put(&s->l2_cache, to);
+        }
+    }
+    if (ret == 0) {
+        ret = co_qcow2_reserve(node, (uint64_t)table);
     }
     if (ret < 0) {
         cache_drop(&s->l2_cache, table, s->cluster_size);

@@ -180,6 +180,37 @@ static int co_end_writing(void *opaque)
     return ret;
 }
 
+/* It could not end: the file may say already that the bitmaps are stored, and writes go on. */
+static int co_go_on_writing(void *opaque)
+{
+    struct opening *o = opaque;
+    struct qcow2_state *s = qcow2_of(o->node);
+
+    if (s->corrupt || !s->bitmap_count) {
+        return 0;
+    }
+    int ret = co_qcow2_load_bitmaps(o->node, o->errp);
+    if (ret < 0) {
+        atomic_store(&s->corrupt, true); /* rather no writes than some that a bitmap misses */
+    }
+    return ret;
+}
+
+static bool stop_writing(struct block_node *node, struct error **errp)
+{
+    struct error *err = NULL;
+    struct opening stop = {.node = node, .errp = errp}, start = {.node = node, .errp = &err};
+
+    if (block_run(co_end_writing, &stop) == 0) {
+        return true;
+    }
+    if (block_run(co_go_on_writing, &start) < 0) {
+        error_prepend(&err, "Nothing more is written to '%s': ", node->filename);
+        error_report(err);
+    }
+    return false;
+}
+
 static void qcow2_close(struct block_node *node)
 {
     struct error *err = NULL;
@@ -203,7 +234,7 @@ static bool qcow2_reopen(struct block_node *node, unsigned flags, struct error *
     bool was = node->flags & BLOCK_OPEN_RDWR, will = flags & BLOCK_OPEN_RDWR;
 
     if (was && !will) {
-        return block_run(co_end_writing, &o) == 0;
+        return stop_writing(node, errp);
     }
     if (!was && will) {
         if (s->corrupt) {

@@ -209,6 +209,9 @@ void qcow2_free_header(struct qcow2_state *s);
 /* Reads metadata: what is missing behind the end of the file is zeroes; -EIO if all of it is. */
 int co_qcow2_pread(struct block_node *node, uint64_t offset, void *to, size_t size);
 int co_qcow2_pwrite(struct block_node *node, uint64_t offset, const void *from, size_t size);
+/* Gets the host's space for the cluster of a new table, whose contents are still to be written. With
+ * lock held. */
+int co_qcow2_reserve(struct block_node *node, uint64_t cluster);
 /* header_encode.c: the bytes of the first cluster (cluster_size) as the state says: header,
  * extensions, backing name. -ENOSPC if they do not fit into it. */
 int qcow2_encode_header(const struct qcow2_state *s, void *cluster);
@@ -247,6 +250,8 @@ void co_qcow2_mark_corrupt(struct block_node *node);
 /* 0, or -EIO after qcow2_signal_corruption(); ignore: kinds that it may be. No I/O, does not yield:
  * inactive L2 tables are not looked at here. */
 int qcow2_check_overlap(struct block_node *node, unsigned ignore, uint64_t offset, uint64_t length);
+/* -EIO after qcow2_signal_corruption(): a cluster to put a table in is one already, by its readers. */
+int qcow2_not_free(struct block_node *node, uint64_t offset);
 /* The map that the checks use: from the tables (at open, and after image operations); changes. Under
  * lock. */
 void qcow2_metadata_rebuild(struct block_node *node);

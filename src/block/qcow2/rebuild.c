@@ -231,7 +231,7 @@ static int co_count(struct rebuild *r, struct error **errp)
     if (r->result.corruptions && !r->plan->repair) {
         return refuse_corrupt(r, errp);
     }
-    return r->plan->repair ? 0 : co_keep_leaks(r, errp);
+    return r->plan->repair && !scan->bitmap_errors ? 0 : co_keep_leaks(r, errp);
 }
 
 /* ---- room ------------------------------------------------------------------------------------ */

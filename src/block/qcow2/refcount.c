@@ -268,7 +268,17 @@ int co_qcow2_make_refblock(struct block_node *node, uint64_t range, uint64_t clu
         return ret;
     }
     for (uint32_t done = 0; done < s->cluster_size; done += s->refcount_cache.slice_size) {
-        cache_put(&s->refcount_cache, cache_new(&s->refcount_cache, offset + done));
+        struct qcow2_slice *slice = cache_new(&s->refcount_cache, offset + done);
+        if (!slice) {
+            cache_drop(&s->refcount_cache, offset, s->cluster_size);
+            return qcow2_not_free(node, offset);
+        }
+        cache_put(&s->refcount_cache, slice);
+    }
+    ret = co_qcow2_reserve(node, offset);
+    if (ret < 0) {
+        cache_drop(&s->refcount_cache, offset, s->cluster_size);
+        return ret;
     }
     qcow2_metadata_add(s, QCOW2_OVERLAP_REFBLOCK, offset, s->cluster_size);
     qcow2_set_reftable(s, (uint32_t)range, offset);

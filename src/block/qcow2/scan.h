@@ -57,7 +57,9 @@ struct qcow2_scan {
     struct block_check_result *result;
     uint64_t mended;    /* errors that a repair will not leave */
     uint64_t overflows; /* counts that refcount_bits cannot hold */
-    scan_say_fn *say;   /* or NULL */
+    /* Bitmaps have errors and stay: clusters that nothing refers to may be theirs. */
+    bool bitmap_errors;
+    scan_say_fn *say; /* or NULL */
     void *opaque;
     /* within a scan */
     uint64_t next_contiguous; /* where a table's next cluster would be no fragment; 0: any */

@@ -35,36 +35,51 @@ static void drop(struct qcow2_scan *scan)
     s->bitmap_dir_offset = s->bitmap_dir_size = 0;
 }
 
-static void see_table_entry(struct qcow2_scan *scan, const char *name, uint64_t at, uint64_t entry)
+/* A bitmap as it is looked at. */
+struct bitmap_view {
+    const char *name;
+    const char *fault;      /* or NULL */
+    uint64_t offset, bytes; /* its table */
+};
+
+static bool is_in_file(const struct qcow2_scan *scan, uint64_t offset, uint64_t size)
+{
+    return range_fits(offset, size, scan->file_length + scan->s->cluster_size - 1);
+}
+
+static void see_table_entry(struct qcow2_scan *scan, const struct bitmap_view *view, uint64_t at,
+                            uint64_t entry)
 {
     uint64_t offset = entry & QCOW2_OFFSET_MASK;
 
     if (entry & QCOW2_BITMAP_TABLE_RESERVED || (offset && entry & QCOW2_BITMAP_TABLE_ONES) ||
         offset & (scan->s->cluster_size - 1)) {
-        scan_error(scan, can_drop(scan), 1,
-                   " bitmap '%s' table entry %" PRIu64 " is impossible: %" PRIx64, name, at, entry);
-    } else if (offset) {
+        if (!view->fault) {
+            scan_error(scan, can_drop(scan), 1,
+                       " bitmap '%s' table entry %" PRIu64 " is impossible: %" PRIx64, view->name,
+                       at, entry);
+        }
+    } else if (offset && !(view->fault && !is_in_file(scan, offset, scan->s->cluster_size))) {
         scan_count(scan, offset, scan->s->cluster_size, 1);
         scan_pin(scan, offset, scan->s->cluster_size);
     }
 }
 
-static int co_see_table(struct qcow2_scan *scan, const struct qcow2_bitmap *bitmap)
+static int co_see_table(struct qcow2_scan *scan, const struct bitmap_view *view)
 {
-    uint64_t bytes = (uint64_t)bitmap->table_size * 8;
     uint8_t *buffer = xmalloc(DIRECT_BUFFER);
     int ret = 0;
 
-    for (uint64_t at = 0; at < bytes && ret == 0; at += DIRECT_BUFFER) {
-        size_t size = MIN((uint64_t)DIRECT_BUFFER, bytes - at);
-        if (co_direct_is_hole(scan->node, bitmap->table_offset + at, size)) {
+    for (uint64_t at = 0; at < view->bytes && ret == 0; at += DIRECT_BUFFER) {
+        size_t size = MIN((uint64_t)DIRECT_BUFFER, view->bytes - at);
+        if (co_direct_is_hole(scan->node, view->offset + at, size)) {
             continue;
         }
-        ret = co_direct_read(scan->node, bitmap->table_offset + at, buffer, size);
+        ret = co_direct_read(scan->node, view->offset + at, buffer, size);
         for (size_t i = 0; i < size && ret == 0; i += 8) {
             uint64_t entry = load_be64(buffer + i);
             if (entry) {
-                see_table_entry(scan, bitmap->name, (at + i) / 8, entry);
+                see_table_entry(scan, view, (at + i) / 8, entry);
             }
         }
     }
@@ -72,25 +87,50 @@ static int co_see_table(struct qcow2_scan *scan, const struct qcow2_bitmap *bitm
     return ret;
 }
 
+/* A table with a fault: what of it is in the file, and not more than its bitmap can need. */
+static void clip_table(const struct qcow2_scan *scan, const struct qcow2_bitmap *bitmap,
+                       struct bitmap_view *view)
+{
+    const struct qcow2_state *s = scan->s;
+    unsigned bits = MAX(bitmap->granularity_bits, QCOW2_BITMAP_MIN_BITS);
+    uint64_t entries = qcow2_bitmap_table_size(s, s->size, MIN(bits, QCOW2_BITMAP_MAX_BITS));
+    uint64_t end = qcow2_align_cluster(s, scan->file_length);
+
+    if (!view->offset || view->offset & (s->cluster_size - 1) || view->offset >= end) {
+        view->bytes = 0;
+        return;
+    }
+    view->bytes = MIN(view->bytes, end - view->offset);
+    view->bytes = MIN(view->bytes, qcow2_align_cluster(s, entries * 8));
+}
+
+/* With a fault, what its table seems to have counts all the same: whoever knows more than we do may
+ * still use it. */
 static int co_see_bitmap(struct qcow2_scan *scan, const struct qcow2_bitmap *bitmap,
                          uint64_t *table_bytes)
 {
-    uint64_t bytes = (uint64_t)bitmap->table_size * 8;
-    const char *fault = qcow2_bitmap_fault(scan->s, bitmap);
+    struct bitmap_view view = {
+        .name = bitmap->name,
+        .fault = qcow2_bitmap_fault(scan->s, bitmap),
+        .offset = bitmap->table_offset,
+        .bytes = (uint64_t)bitmap->table_size * 8,
+    };
 
-    if (fault) {
-        scan_error(scan, can_drop(scan), 1, " bitmap '%s' %s", bitmap->name, fault);
-        return 0;
+    if (view.fault) {
+        scan_error(scan, can_drop(scan), 1, " bitmap '%s' %s", view.name, view.fault);
+        clip_table(scan, bitmap, &view);
     }
-    *table_bytes += bytes;
+    *table_bytes += view.bytes;
     if (*table_bytes > scan->file_length + scan->s->cluster_size) {
         /* Tables that lie in each other would be read again and again. */
-        scan_error(scan, can_drop(scan), 1, " bitmap '%s' has a table that is not in the file",
-                   bitmap->name);
+        if (!view.fault) {
+            scan_error(scan, can_drop(scan), 1, " bitmap '%s' has a table that is not in the file",
+                       view.name);
+        }
         return 0;
     }
-    scan_pin(scan, bitmap->table_offset, bytes);
-    return scan_count(scan, bitmap->table_offset, bytes, 1) ? co_see_table(scan, bitmap) : 0;
+    scan_pin(scan, view.offset, view.bytes);
+    return scan_count(scan, view.offset, view.bytes, 1) ? co_see_table(scan, &view) : 0;
 }
 
 int co_scan_bitmaps(struct qcow2_scan *scan)
@@ -117,8 +157,10 @@ int co_scan_bitmaps(struct qcow2_scan *scan)
         ret = co_see_bitmap(scan, list[i], &table_bytes);
     }
     qcow2_free_bitmap_list(list, s->bitmap_count);
-    if (ret == 0 && scan->result->corruptions > corruptions && can_drop(scan)) {
+    scan->bitmap_errors = scan->result->corruptions > corruptions;
+    if (ret == 0 && scan->bitmap_errors && can_drop(scan)) {
         drop(scan);
+        scan->bitmap_errors = false;
     }
     return ret;
 }

@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "base/bytes.h"
+#include "block/bounce.h"
 #include "block/iov.h"
 #include "block/qcow2/qcow2.h"
 
@@ -32,6 +33,13 @@ int co_qcow2_pwrite(struct block_node *node, uint64_t offset, const void *from, 
     struct block_iov iov = block_iov_of(&vec, (void *)(uintptr_t)from, size);
 
     return block_co_pwritev(node->file, offset, &iov, 0, 0);
+}
+
+/* What the commit that writes it needs must not be used up by data meanwhile: on a full host all that
+ * was written before could not be flushed any more. */
+int co_qcow2_reserve(struct block_node *node, uint64_t cluster)
+{
+    return co_bounce_zeroes(node->file, cluster, qcow2_of(node)->cluster_size, 0);
 }
 
 /* ---- L1 and refcount table ------------------------------------------------------------------- */

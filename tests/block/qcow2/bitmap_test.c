@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Persistent bitmaps: qemu-img's read here, ours read by QEMU, kept through everything. */
+#include "disk.h"
 #include "tools.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -235,6 +237,94 @@ static void test_in_use(void **state)
     }
 }
 
+/* What power failure leaves now says that the bitmaps of the image are in use. */
+static void assert_in_use_on_disk(void)
+{
+    disk_save("crash.qcow2");
+    kit_capture_stderr();
+    kit_blockdev("driver=qcow2,node-name=crashed,read-only=on,file.driver=file,"
+                 "file.filename=crash.qcow2");
+    struct block_node *crashed = block_node_find("crashed");
+    assert_true(block_bitmap_find(crashed, "a")->inconsistent);
+    block_node_unref(crashed);
+    free(kit_captured());
+}
+
+static struct block_node *open_disk(void)
+{
+    disk_load("good.qcow2", 16 * MiB);
+    kit_blockdev("driver=qcow2,node-name=n,file.driver=disk,file.node-name=below");
+    return block_node_find("n");
+}
+
+static int write_more(struct block_node *node)
+{
+    uint8_t data[4096] = {1};
+    struct block_backend *be = backend_attach(node->name, "writer", true, false, NULL);
+    assert_non_null(be);
+    int ret = kit_write(be, MiB, data, sizeof(data));
+    ret = ret ? ret : kit_flush(be);
+    backend_detach(be);
+    return ret;
+}
+
+static void make_good(void)
+{
+    tools_create("ours.qcow2", "size=4M");
+    add(open_image(""), "a", 4096);
+    kit_close();
+    tools_must("mv ours.qcow2 good.qcow2");
+}
+
+/* It stored the bitmaps, and then what is below refused: writes go on. */
+static void test_reopen_refused_below(void **state)
+{
+    struct error *err = NULL;
+
+    make_good();
+    struct block_node *node = open_disk();
+    assert_int_equal(write_more(node), 0);
+    disk_refuse_reopen();
+    assert_false(block_node_reopen(node, node->flags & ~BLOCK_OPEN_RDWR, &err));
+    kit_assert_error(err, "The disk refuses");
+    assert_true(node->flags & BLOCK_OPEN_RDWR && node->file->flags & BLOCK_OPEN_RDWR);
+    assert_in_use_on_disk();
+    assert_int_equal(write_more(node), 0);
+    assert_true(block_bitmap_get(block_bitmap_find(node, "a"), MiB));
+    assert_true(block_node_reopen(node, node->flags & ~BLOCK_OPEN_RDWR, NULL));
+    kit_close();
+    disk_save("ours.qcow2");
+    assert_false(block_bitmap_find(open_image(",read-only=on"), "a")->inconsistent);
+    kit_close();
+    disk_unload();
+}
+
+/* It failed itself, at each request. */
+static void test_reopen_fails(void **state)
+{
+    bool failed = true;
+
+    make_good();
+    for (unsigned at = 1; failed; at++) {
+        for (enum disk_op op = DISK_WRITE; op <= DISK_FLUSH; op += DISK_FLUSH - DISK_WRITE) {
+            struct block_node *node = open_disk();
+            assert_int_equal(write_more(node), 0);
+            disk_fail(op, at, 1, EIO);
+            kit_capture_stderr();
+            bool ok = block_node_reopen(node, node->flags & ~BLOCK_OPEN_RDWR, NULL);
+            free(kit_captured());
+            failed = op == DISK_WRITE ? !ok : failed || !ok;
+            disk_fail(op, 0, 0, 0);
+            if (!ok) {
+                assert_in_use_on_disk();
+                assert_int_equal(write_more(node), 0);
+            }
+            kit_close();
+            disk_unload();
+        }
+    }
+}
+
 /* Opened and closed without a change: the same bitmap, no leak, no growth. */
 static void test_unchanged(void **state)
 {
@@ -379,6 +469,37 @@ static void test_hostile(void **state)
     assert_int_equal(load_be32(table), 0x80000002);
 }
 
+/* One that we do not understand is removed, and what it seemed to have is leaked: it may be
+ * somebody else's by now. */
+static void test_remove_faulty(void **state)
+{
+    uint8_t flags[4];
+    uint64_t extension;
+
+    if (!tools_have_qemu_img()) {
+        skip();
+    }
+    tools_create("ours.qcow2", "size=4M,cluster_size=512");
+    struct block_node *node = open_image("");
+    block_bitmap_set(add(node, "a", 512), 0, MiB);
+    block_bitmap_set(add(node, "b", 512), 0, MiB);
+    kit_close();
+    store_be32(flags, 0x80000002);
+    poke(find_dir(&extension) + 12, flags, 4);
+    kit_capture_stderr();
+    node = open_image("");
+    block_bitmap_free(node, block_bitmap_find(node, "a"));
+    keep(node);
+    block_bitmap_free(node, block_bitmap_find(node, "b")); /* goes without a trace */
+    kit_close();
+    char *said = kit_captured();
+    assert_non_null(strstr(said, "what damaged bitmap 'a' has in the file is leaked"));
+    assert_null(strstr(said, "damaged bitmap 'b'"));
+    free(said);
+    tools_check("ours.qcow2", true);
+    assert_int_equal(tools_run("qemu-img check ours.qcow2 | grep '^2 leaked clusters'"), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -387,8 +508,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_info, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_resize_keeps, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_in_use, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(test_reopen_refused_below, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(test_reopen_fails, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_unchanged, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_refusals, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(test_remove_faulty, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_hostile, kit_setup, kit_teardown),
     };
 

@@ -662,6 +662,26 @@ static void bitmap_flags(struct image *i)
     image_put32(i, bitmap_dir(i) + 12, 0xff00);
 }
 
+static void bitmap_type(struct image *i)
+{
+    image_put(i, bitmap_dir(i) + 16, &(uint8_t){2}, 1);
+}
+
+static void bitmap_table_unaligned(struct image *i)
+{
+    image_put64(i, bitmap_dir(i), 0x1234);
+}
+
+static void bitmap_table_behind_end(struct image *i)
+{
+    image_put64(i, bitmap_dir(i), UINT64_C(1) << 40);
+}
+
+static void bitmap_table_huge(struct image *i)
+{
+    image_put32(i, bitmap_dir(i) + 8, UINT32_MAX);
+}
+
 static void bitmap_table_too_long(struct image *i)
 {
     image_put32(i, bitmap_dir(i) + 8, 2);
@@ -737,6 +757,47 @@ static void mends_what_only_it_opens(void **state)
     }
 }
 
+/* Whoever knows what is wrong with them, or put them there, shall find them as they are. */
+static void keeps_what_faulty_bitmaps_have(void **state)
+{
+    static const struct {
+        void (*spoil)(struct image *i);
+        bool is_known; /* where the table is: leaks are what is lost otherwise */
+    } cases[] = {
+        {bitmap_flags, true},
+        {bitmap_type, true},
+        {bitmap_granularity, true},
+        {bitmap_table_too_long, true},
+        {bitmap_table_huge, true},
+        {bitmap_table_unaligned, false},
+        {bitmap_table_behind_end, false},
+        {bitmap_twins, false},
+        {bitmap_dir_nowhere, false},
+        {bitmap_dir_too_short, false},
+    };
+    struct block_check_result result;
+    struct image image;
+    char *lines;
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        run("rm -f q");
+        make_bitmaps("");
+        image_open(&image, "q");
+        lost_cluster(&image);
+        cases[i].spoil(&image);
+        image_close(&image);
+        copy_file("q", "before");
+        assert_true(ferry_check("q", BLOCK_CHECK_FIX_LEAKS, &result, &lines, NULL));
+        assert_int_equal(result.corruptions, 1);
+        assert_true(cases[i].is_known ? result.leaks == 1 : result.leaks > 1);
+        assert_int_equal(result.leaks_fixed, 0);
+        assert_null(strstr(lines, "Repairing"));
+        assert_non_null(strstr(lines, "Leaked clusters stay, as they may be those of the bitmaps"));
+        free(lines);
+        assert_true(same_files("before", "q"));
+    }
+}
+
 /* ---- the dirty bit ---------------------------------------------------------------------------- */
 
 static void opening_repairs_dirty(void **state)
@@ -801,6 +862,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(counts_as_qemu, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(refuses_what_it_cannot_read, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(mends_what_only_it_opens, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(keeps_what_faulty_bitmaps_have, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(opening_repairs_dirty, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(hostile_tables_cost_little, kit_setup, kit_teardown),
     };

@@ -2,10 +2,14 @@
 /* New images: qemu-img finds in them what it finds in those that it made itself. */
 #include "tools.h"
 
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/bytes.h"
 #include "base/range.h"
+#include "block/qcow2/format.h"
 
 /* ---- as qemu-img's ---------------------------------------------------------------------------- */
 
@@ -187,6 +191,20 @@ static void test_over_old_one(void **state)
 
 /* ---- refusals -------------------------------------------------------------------------------- */
 
+/* An L1 table in a hole could not be written once the guest's data has filled the host. */
+static void test_l1_has_space(void **state)
+{
+    uint8_t offset[8];
+
+    tools_create("ours.qcow2", "size=1T");
+    kit_read_file("ours.qcow2", QCOW2_H_L1_OFFSET, offset, sizeof(offset));
+    off_t l1 = (off_t)load_be64(offset);
+    int fd = open("ours.qcow2", O_RDONLY);
+    assert_true(fd >= 0);
+    assert_true(lseek(fd, l1, SEEK_HOLE) >= l1 + 2048 * 8); /* entries */
+    close(fd);
+}
+
 static void test_refusals(void **state)
 {
     static const struct {
@@ -255,6 +273,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_backing, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_data_file_in_folder, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_over_old_one, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(test_l1_has_space, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_refusals, kit_setup, kit_teardown),
     };
 

@@ -29,6 +29,7 @@ static struct {
     size_t count, capacity;
     bool logs;
     uint64_t delay_ns, random;
+    bool refuses_reopen;
     struct {
         unsigned count, first, failing;
         int error;
@@ -212,11 +213,23 @@ static int disk_co_truncate(struct block_node *node, uint64_t length, enum block
     return ret;
 }
 
+static bool disk_reopen(struct block_node *node, unsigned flags, struct error **errp)
+{
+    bool refuses = disk.refuses_reopen;
+
+    disk.refuses_reopen = false;
+    if (refuses) {
+        error_set(errp, "The disk refuses");
+    }
+    return !refuses;
+}
+
 static const struct block_driver driver = {
     .name = "disk",
     .is_protocol = true,
     .supported_flags = BLOCK_REQ_FUA,
     .open = disk_open,
+    .reopen = disk_reopen,
     .length = disk_length,
     .co_preadv = disk_co_preadv,
     .co_pwritev = disk_co_pwritev,
@@ -350,6 +363,11 @@ unsigned disk_count(enum disk_op op)
     unsigned n = disk.fail[op].count;
     pthread_mutex_unlock(&disk.lock);
     return n;
+}
+
+void disk_refuse_reopen(void)
+{
+    disk.refuses_reopen = true;
 }
 
 void disk_set_delay(uint64_t ns)

@@ -37,6 +37,8 @@ uint64_t disk_time(void);
 /* From now on, the `first`-th request of the kind and those that follow, `count` of them, fail with
  * the errno; of a write, sectors may be written all the same. count 0: none. */
 void disk_fail(enum disk_op op, unsigned first, unsigned count, int error);
+/* The next reopen is refused. */
+void disk_refuse_reopen(void);
 /* Requests of the kind since disk_fail() was last called for it. */
 unsigned disk_count(enum disk_op op);
 /* Each request takes up to so long. */

@@ -116,6 +116,30 @@ static void full_disk(void **state)
     }
 }
 
+/* No room for a first L2 table, or for what it would point to: what fails leaves no leak, and the rest
+ * can be flushed. */
+static void full_disk_leaks_nothing(void **state)
+{
+    uint8_t piece[64 * KiB];
+
+    memset(piece, 5, sizeof(piece));
+    for (unsigned room = 0; room < 4; room++) { /* clusters */
+        qkit_run("rm -f seed; qemu-img create -f qcow2 seed 4M && truncate -s 256k seed");
+        disk_load("seed", 256 * KiB + room * sizeof(piece));
+        struct block_backend *be = kit_drive("driver=qcow2,file.driver=disk,if=none");
+        unsigned done = 0;
+        while (kit_write(be, done * sizeof(piece), piece, sizeof(piece)) == 0) {
+            done++;
+        }
+        assert_int_equal(done, room ? room - 1 : 0);
+        assert_int_equal(kit_flush(be), 0);
+        kit_close();
+        disk_save("q");
+        disk_unload();
+        qkit_check_clean("q");
+    }
+}
+
 static bool make_snapshot(struct block_backend *be)
 {
     struct block_node *node = backend_root(be);
@@ -287,6 +311,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(any_request, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(full_disk, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(full_disk_leaks_nothing, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(failed_snapshot, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(memory_is_bounded, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(copied_nothing, kit_setup, kit_teardown),

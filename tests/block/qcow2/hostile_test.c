@@ -10,6 +10,8 @@
 #include "base/alloc.h"
 #include "base/bytes.h"
 #include "base/range.h"
+#include "block/debug.h"
+#include "block/iov.h"
 #include "block/qcow2/format.h"
 #include "disk.h"
 #include "qkit.h"
@@ -285,6 +287,81 @@ static void checks_can_be_off(void **state)
                     "all");
 }
 
+static void read_done(void *opaque, int ret)
+{
+    CHECK(ret == 0);
+    *(int *)opaque = 1;
+}
+
+/* An L2 table whose refcount is 0 is given out while a read loads it; nothing else looks. */
+static void new_table_in_one_that_loads(void **state)
+{
+    uint8_t data[512] = {1}, got[512];
+    struct iovec vec;
+    struct block_iov iov = block_iov_of(&vec, got, sizeof(got));
+    int done = 0;
+
+    qkit_run("rm -f q && qemu-img create -f qcow2 -o cluster_size=512 q 1M && "
+             "qemu-io -f qcow2 -c 'write -P 7 0 512' q");
+    uint8_t entry[8];
+    kit_read_file("q", QCOW2_H_L1_OFFSET, entry, 8);
+    kit_read_file("q", load_be64(entry), entry, 8);
+    uint64_t table = load_be64(entry) & ~QCOW2_COPIED;
+    kit_read_file("q", QCOW2_H_REFTABLE_OFFSET, entry, 8);
+    kit_read_file("q", load_be64(entry), entry, 8);
+    poke(load_be64(entry) + table / 512 * 2, 2, 0);
+
+    struct block_backend *be =
+        kit_drive("if=none,driver=qcow2,overlap-check=none,file.driver=blkdebug,"
+                  "file.image.driver=file,file.image.filename=q");
+    assert_int_equal(block_debug_break(backend_root(be), "l2_load", "A"), 0);
+    backend_aio_preadv(be, 0, &iov, 0, 0, read_done, &done);
+    assert_int_equal(block_debug_wait_break(backend_root(be), "A"), 0);
+    kit_capture_stderr();
+    assert_int_equal(kit_write(be, 512 * KiB, data, sizeof(data)), -EIO);
+    char *said = kit_captured();
+    is_corrupt_now(said, "A new table would lie in one that is in use");
+    free(said);
+    assert_int_equal(block_debug_resume(backend_root(be), "A"), 0);
+    while (!done) {
+        aio_loop_poll(aio_loop_current(), true);
+    }
+    assert_int_equal(got[0], 7);
+    kit_close();
+}
+
+/* Snapshots that all name one L1 table: it is not read again for each of them. */
+static void inactive_tables_cost_little(void **state)
+{
+    enum { COUNT = 2000, L1_ENTRIES = 8192 };
+    uint8_t first[80], *all = xcalloc(COUNT, sizeof(first)), offset[8];
+
+    make_image();
+    qkit_run("qemu-img snapshot -c s q");
+    kit_drive(OPEN ",overlap-check=all");
+    kit_close();
+    qkit_run("truncate -s 1M q");
+    kit_read_file("q", QCOW2_H_SNAPSHOTS_OFFSET, offset, 8);
+    kit_read_file("q", load_be64(offset), first, sizeof(first));
+    size_t size = align_up(40 + load_be32(first + 36) + 2 * 1, 8); /* id "1", name "s" */
+    assert_true(size <= sizeof(first));
+    store_be32(first + 8, L1_ENTRIES);
+    for (size_t i = 0; i < COUNT; i++) {
+        memcpy(all + i * size, first, size);
+    }
+    qkit_poke("q", 512 * KiB, all, COUNT * size);
+    free(all);
+    poke(QCOW2_H_SNAPSHOTS_OFFSET, 8, 512 * KiB);
+    poke(QCOW2_H_NB_SNAPSHOTS, 4, COUNT);
+
+    disk_load("q", 2 * MiB);
+    disk_fail(DISK_READ, 0, 0, 0);
+    kit_drive_fails("driver=qcow2,if=none,overlap-check=all,file.driver=disk",
+                    "Could not read inactive L1 tables of 'disk': File too large");
+    assert_true(disk_count(DISK_READ) < 700);
+    disk_unload();
+}
+
 /* ---- damage ------------------------------------------------------------------------------------ */
 
 struct storm {
@@ -408,6 +485,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(backing_without_format, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(entries_that_point_anywhere, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(checks_can_be_off, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(new_table_in_one_that_loads, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(inactive_tables_cost_little, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(random_damage, kit_setup, kit_teardown),
     };
 
