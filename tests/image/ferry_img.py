@@ -581,6 +581,58 @@ def convert_options(p, long):
     p.same("convert", "-f", "foo", "a.raw", "x")
 
 
+INTO = ["create -q -f raw s.raw 1M", "io s.raw write -P 7 0 64k; write -P 8 600k 5k",
+        "create -q -f raw t.raw 2M", "io t.raw write -P 9 0 2M",
+        "create -q -f qcow2 t.qcow2 2M", "io t.qcow2 write -P 9 0 2M",
+        "create -q -f qcow2 -b t.qcow2 -F qcow2 o.qcow2", "create -q -f qcow2 -o compat=0.10 v2.qcow2 2M",
+        "io v2.qcow2 write -P 9 0 2M", "create -q -f qcow2 -o preallocation=full p.qcow2 8M",
+        "create -q -f qcow2 -o data_file=d.raw,data_file_raw=on d.qcow2 2M", "io d.qcow2 write -P 9 0 2M"]
+
+
+def allocated(path):
+    """What `check` counts: clusters."""
+    out = run([REFERENCE, "check", "--output=json", path], path.parent, check=True)[1]
+    return json.loads(out)["allocated-clusters"]
+
+
+@case
+def convert_into(p, long):
+    """A target that was there: what lies behind the source's end stays, data and preallocation."""
+    for options in ([], ["-S", "0"], ["-C"], ["-W"], ["-m", "1"], ["-S", "64k"]):
+        p.__init__(p.program, p.ours.parent)
+        p.prepare(*INTO)
+        p.same("convert", "-n", *options, "-f", "raw", "-O", "raw", "s.raw", "t.raw")
+        p.check("t.raw")
+        for name in ("t.qcow2", "o.qcow2", "v2.qcow2", "p.qcow2", "d.qcow2"):
+            p.same("convert", "-n", *options, "-f", "raw", "-O", "qcow2", "s.raw", name)
+            p.check(name)
+        for name in ("t.qcow2", "p.qcow2"):
+            counts = [allocated(side / name) for side in (p.ours, p.theirs)]
+            if counts[0] != counts[1]:
+                raise Fault(f"{options} {name}: {counts[0]} clusters are allocated, not {counts[1]}")
+        if (p.ours / "d.raw").read_bytes() != (p.theirs / "d.raw").read_bytes():
+            raise Fault(f"{options}: other bytes in the data file")
+
+
+@case
+def convert_to_device(p, long):
+    """A block device is longer than the source, also if the target is not said to be there."""
+    p.prepare(*INTO)
+    for fmt in ("raw", "qcow2"):
+        for side, program in ((p.ours, p.program), (p.theirs, REFERENCE)):
+            status, device, _ = run(["losetup", "--show", "-f", side / "t.raw"], side)
+            if status:
+                return  # not root, or no loop devices
+            try:
+                run([program, "convert", "-f", "raw", "-O", fmt, "s.raw", device.strip()], side, check=True)
+            finally:
+                run(["losetup", "-d", device.strip()], side)
+        if fmt == "raw":
+            p.check("t.raw")
+        else:
+            p.compare("s.raw", 'json:{"driver":"qcow2","file":{"driver":"file","filename":"t.raw"}}')
+
+
 # -- what qemu-img has no counterpart for ------------------------------------------------------------
 
 @case
