@@ -56,7 +56,7 @@ struct block_image_how {
     const char *detect_zeroes; /* as the node's option, or NULL */
     bool writable;
     bool shares_write; /* others may write meanwhile */
-    unsigned flags;    /* BLOCK_OPEN_FORCE_SHARE, _NO_BACKING, _CHECK, _UNMAP, _NOCACHE … */
+    unsigned flags;    /* BLOCK_OPEN_FORCE_SHARE, _NO_BACKING, _NO_IO, _CHECK, _UNMAP … */
     const char *user;  /* for messages: "ferry-img" */
 };
 

@@ -224,6 +224,15 @@ def info(p, long):
     p.same("info", '--image-opts', "driver=qcow2,file.filename=b.qcow2")
     p.same("info", '--image-opts', "driver=qcow2,file.driver=file,file.filename=a.qcow2")
     p.same("info", 'json:{"driver":"raw","file":{"driver":"file","filename":"a.raw"}}')
+    (p.ours / "d.raw").unlink(), (p.theirs / "d.raw").unlink()
+    p.same("info", "d.qcow2")
+    os.mkfifo(p.ours / "d.raw"), os.mkfifo(p.theirs / "d.raw")
+    p.same("info", "--output=json", "d.qcow2")
+    p.same("info", "--image-opts", "driver=qcow2,file.filename=d.qcow2,data-file.filename=nope")
+    p.same("info", "--image-opts", "driver=qcow2,file.filename=d.qcow2,data-file=nope")
+    p.ferry("map", "d.qcow2", status=1)
+    if "disk size: 0 B\n" not in p.same("info", "null-co://")[1]:
+        raise Fault("null-co has a size on the host")
     for words in (["info", "nope"], ["info", "-f", "qcow2", "a.raw"],
                   ["info", "--image-opts", "driver=qcow2,file.filename=nope"],
                   ["info", "--image-opts", "-f", "raw", "driver=raw,file.filename=a.raw"]):
