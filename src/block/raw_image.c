@@ -17,6 +17,16 @@ static const struct block_create_option create_options[] = {
     {0},
 };
 
+bool raw_check_prealloc(enum block_prealloc prealloc, struct error **errp)
+{
+    if (prealloc == BLOCK_PREALLOC_METADATA) {
+        error_set(errp, "Preallocation mode 'metadata' is not for raw images; use off, falloc or "
+                        "full");
+        return false;
+    }
+    return true;
+}
+
 struct resize {
     struct block_node *node;
     uint64_t size;
@@ -43,9 +53,7 @@ static bool raw_create(struct block_node *file, struct options *opts, struct err
         !options_get_enum(opts, "preallocation", block_prealloc_names, &prealloc, errp)) {
         return false;
     }
-    if (prealloc == BLOCK_PREALLOC_METADATA) {
-        error_set(errp, "Preallocation mode 'metadata' is not for raw images; use off, falloc or "
-                        "full");
+    if (!raw_check_prealloc(prealloc, errp)) {
         return false;
     }
     resize.size = align_up(resize.size, 512);

@@ -319,7 +319,8 @@ def measure(p, long):
 
 @case
 def resize(p, long):
-    p.prepare(*RAW, *OVERLAY)
+    p.prepare(*RAW, *OVERLAY, "create -q -f raw odd.raw 1M", "io odd.raw write -P 7 0 1M",
+              "create -q -f qcow2 -o data_file=d.raw d.qcow2 1M")
     for name in ("a.raw", "a.qcow2", "b.qcow2"):
         fmt = ["-f", "raw" if name == "a.raw" else "qcow2"]
         for words in (["20M"], ["+1M"], ["-1M"], ["foo"], ["-1G"], ["5M"], ["--preallocation=foo", "30M"]):
@@ -330,6 +331,17 @@ def resize(p, long):
         p.same("resize", *fmt, "--shrink", name, "2M")
         p.same("resize", *fmt, name, "12M")
         p.check(name)
+    for words in (["odd.raw", "2097153"], ["odd.raw", "+1"], ["--shrink", "odd.raw", "-2000"],
+                  ["--shrink", "odd.raw", "1000"], ["--preallocation=full", "odd.raw", "1M"],
+                  ["--preallocation=falloc", "odd.raw", "1048577"], ["--preallocation=metadata", "odd.raw", "2M"],
+                  ["--shrink", "odd.raw", "1"]):
+        p.same("resize", "-f", "raw", *words)
+        sizes = [(side / "odd.raw").stat().st_size for side in (p.ours, p.theirs)]
+        if sizes[0] != sizes[1]:
+            raise Fault(f"resize {words}: {sizes[0]} bytes, not {sizes[1]}")
+        p.check("odd.raw")
+    p.same("resize", "--preallocation=metadata", "d.qcow2", "2M")
+    p.check("d.qcow2")
     p.same("resize", "nope", "1M", stderr="same")
     p.same("resize", "a.qcow2", "+1", stderr="same")
     p.same("resize", "a.raw", "20M")
