@@ -654,6 +654,18 @@ def convert_to_device(p, long):
             p.compare("s.raw", 'json:{"driver":"qcow2","file":{"driver":"file","filename":"t.raw"}}')
 
 
+@case
+def quiet(p, long):
+    """-q prints errors only, also with -p."""
+    for words in (["convert", "a.raw", "o.raw"], ["compare", "-f", "raw", "-F", "raw", "a.raw", "a.raw"],
+                  ["rebase", "-b", "", "b.qcow2"], ["commit", "b.qcow2"],
+                  ["amend", "-o", "lazy_refcounts=on", "a.qcow2"]):
+        p.__init__(p.program, p.ours.parent)
+        p.prepare(*OVERLAY, *RAW)
+        if p.same(words[0], "-q", "-p", *words[1:])[1]:
+            raise Fault(f"{words[0]} -q -p is not quiet")
+
+
 # -- what qemu-img has no counterpart for ------------------------------------------------------------
 
 @case
@@ -698,6 +710,49 @@ def salvage(p, long):
     wanted = data[:51200] + bytes(512) + data[51712:]
     if got != wanted:
         raise Fault("other bytes than the lost sector changed")
+
+
+def shell(p, text):
+    done = subprocess.run(["bash", "-c", text, str(p.program)], cwd=p.ours, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, timeout=SECONDS, check=False,
+                          env={**os.environ, "LC_ALL": "C"})
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+@case
+def output(p, long):
+    """A full disk is told as that where something was to be printed; who closes stdout wants nothing, and no
+    image gets its number."""
+    p.prepare(*RAW, *BASE)
+    size = (p.ours / "a.raw").stat().st_size
+    for words in ("create -f raw z 1M", "info a.qcow2", "map --output=json a.raw", "convert -p a.raw b.raw",
+                  "resize -f raw a.raw 10M", "check a.qcow2"):
+        status, _, err = shell(p, f"$0 {words} >/dev/full")
+        if status != 1 or err != "ferry-img: Could not write to standard output: No space left on device\n":
+            raise Fault(f"{words} on a full disk: status {status}: {err}")
+        for closed in (">&-", ">&- <&-", ">&- <&- 2>&-"):
+            status, _, err = shell(p, f"$0 {words} {closed}")
+            if status or err:
+                raise Fault(f"{words} {closed}: status {status}: {err}")
+    status, out, err = shell(p, "$0 create -q -f raw z 1M >/dev/full")
+    if status or out or err:
+        raise Fault(f"-q on a full disk: status {status}: {err}")
+    if (p.ours / "a.raw").stat().st_size != size:
+        raise Fault("an image has other bytes")
+    p.check("a.raw", "a.qcow2")
+
+
+@case
+def file_size_limit(p, long):
+    """RLIMIT_FSIZE is an error of the write, not the end of the process."""
+    p.prepare(*RAW)
+    for words in ("create -f raw x 3M", "convert a.raw x", "resize -f raw a.raw 30M",
+                  "create -f qcow2 -o preallocation=full x 3M"):
+        status, _, err = shell(p, f"ulimit -f 1024; $0 {words}")
+        if status != 1 or "File too large" not in err:
+            raise Fault(f"{words}: status {status}: {err}")
+        if (p.ours / "x").exists():
+            raise Fault(f"{words} leaves a file")
 
 
 @case

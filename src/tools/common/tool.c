@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +12,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/options.h"
+#include "base/process.h"
 #include "base/range.h"
 #include "block/nbd_creds.h"
 #include "block/node.h"
@@ -77,16 +77,16 @@ bool tool_add_object(const char *text, struct error **errp)
 
 /* ---- start and end --------------------------------------------------------------------------- */
 
-void tool_set_name(const char *name)
+void tool_begin(const char *name)
 {
+    process_begin();
     program = name;
     log_set_program(name);
 }
 
 bool tool_start(const char *name, bool only_requests, struct error **errp)
 {
-    tool_set_name(name);
-    signal(SIGPIPE, SIG_IGN);
+    tool_begin(name);
     main_loop = aio_loop_new("main", AIO_LOOP_AUTO, errp);
     if (!main_loop) {
         return false;
@@ -119,12 +119,26 @@ void tool_print_version(void)
     printf("%s version %s\n", program, FERRY_VERSION);
 }
 
+/* The first reason why something could not be written; 0: none that is known. */
+static int output_error;
+
+void tool_flush_output(void)
+{
+    if (fflush(stdout) != 0 && !output_error) {
+        output_error = errno;
+    }
+}
+
 int tool_finish_output(void)
 {
-    if (fflush(stdout) == 0 && !ferror(stdout)) {
+    tool_flush_output();
+    if (output_error) {
+        log_error("Could not write to standard output: %s", strerror(output_error));
+    } else if (ferror(stdout)) {
+        log_error("Could not write all to standard output");
+    } else {
         return 0;
     }
-    log_error("Could not write to standard output: %s", strerror(errno));
     return 1;
 }
 

@@ -117,7 +117,7 @@ static void print_formatting(const char *filename, const char *format, struct op
         }
     }
     putchar('\n');
-    fflush(stdout);
+    tool_flush_output();
 }
 
 /* ---- sizes and backing files ----------------------------------------------------------------- */

@@ -24,7 +24,7 @@ struct img_common {
     bool image_opts;          /* --image-opts */
     bool force_share;         /* -U */
     bool quiet;               /* -q */
-    bool progress;            /* -p */
+    bool progress;            /* -p without -q */
 };
 
 #define IMG_FIELD(member) offsetof(struct img_common, member)

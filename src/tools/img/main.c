@@ -88,6 +88,7 @@ static int run_command(const struct img_command *command, int argc, char **argv,
         status = EXIT_FAILURE;
         break;
     case TOOL_ARGS_OK:
+        fields->progress = fields->progress && !fields->quiet;
         if (!add_objects(&fields->objects, errp)) {
             status = EXIT_FAILURE;
             break;
