@@ -5,7 +5,9 @@
 
 #include "block/driver.h"
 
-extern const struct block_image_ops raw_image_ops; /* raw_image.c */
+/* raw_image.c; raw_check_prealloc(): a raw image has no metadata that could be there in advance. */
+extern const struct block_image_ops raw_image_ops;
+bool raw_check_prealloc(enum block_prealloc prealloc, struct error **errp);
 extern const struct block_driver block_driver_raw;
 extern const struct block_driver block_driver_file;
 extern const struct block_driver block_driver_host_device;

@@ -38,9 +38,12 @@
  * children. */
 #define BLOCK_OPEN_DETECT_ZEROES 512u
 #define BLOCK_OPEN_DETECT_UNMAP  1024u
+/* Nobody will ask for the guest's data: a data file is not opened, so that looking at an image touches no
+ * file that the image names. Read-only; not for children. */
+#define BLOCK_OPEN_NO_IO 2048u
 #define BLOCK_OPEN_NOT_INHERITED                                                                   \
     (BLOCK_OPEN_PROBED | BLOCK_OPEN_NO_BACKING | BLOCK_OPEN_CHECK | BLOCK_OPEN_DETECT_ZEROES |     \
-     BLOCK_OPEN_DETECT_UNMAP)
+     BLOCK_OPEN_DETECT_UNMAP | BLOCK_OPEN_NO_IO)
 
 /* What a user does with a node. Who reads or writes it wants no other to write, unless it says that
  * it shares that. */

@@ -45,6 +45,11 @@ static int64_t null_length(struct block_node *node)
     return ((struct null_state *)node->state)->size;
 }
 
+static int64_t null_allocated(struct block_node *node)
+{
+    return 0;
+}
+
 static void co_null_wait(const struct null_state *s)
 {
     if (s->latency_ns) {
@@ -102,6 +107,7 @@ const struct block_driver block_driver_null_co = {
     .supported_flags = BLOCK_REQ_FUA,
     .open = null_open,
     .length = null_length,
+    .allocated = null_allocated,
     .co_preadv = null_co_preadv,
     .co_pwritev = null_co_pwritev,
     .co_flush = null_co_flush,
@@ -118,6 +124,7 @@ const struct block_driver block_driver_null_aio = {
     .supported_flags = BLOCK_REQ_FUA,
     .open = null_open,
     .length = null_length,
+    .allocated = null_allocated,
     .co_preadv = null_co_preadv,
     .co_pwritev = null_co_pwritev,
     .co_flush = null_co_flush,

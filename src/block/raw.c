@@ -93,9 +93,8 @@ static int raw_co_truncate(struct block_node *node, uint64_t length, enum block_
                   "Cannot resize fixed-size raw disks: '%s' was opened with size=", node->filename);
         return -ENOTSUP;
     }
-    if (length % SECTOR) {
-        error_set(errp, "A length of %" PRIu64 " bytes is no multiple of %d", length, SECTOR);
-        return -EINVAL;
+    if (!raw_check_prealloc(prealloc, errp)) {
+        return -ENOTSUP;
     }
     if (length > (uint64_t)INT64_MAX - s->offset) {
         error_set(errp, "A length of %" PRIu64 " bytes is too much", length);
@@ -103,7 +102,9 @@ static int raw_co_truncate(struct block_node *node, uint64_t length, enum block_
     }
     int ret = block_co_truncate(node->file, s->offset + length, prealloc, errp);
     if (ret == 0) {
-        s->size = length;
+        /* A host file may end within a sector: it is seen as if that were whole, now as when it is
+         * opened again. */
+        s->size = align_down(block_length(node->file) - s->offset, SECTOR);
     }
     return ret;
 }

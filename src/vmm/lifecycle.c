@@ -440,7 +440,6 @@ static bool init_signals(struct error **errp)
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
-    signal(SIGPIPE, SIG_IGN);
     vm.signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (vm.signal_fd < 0) {
         error_set_errno(errp, errno, "signalfd");

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "base/error.h"
+#include "base/process.h"
 #include "vmm/cmdline.h"
 #include "vmm/lifecycle.h"
 #include "vmm/setup.h"
@@ -13,6 +14,7 @@ int main(int argc, char **argv)
     bool ok = true;
     int status = EXIT_SUCCESS;
 
+    process_begin();
     switch (cmdline_parse(&cmdline, argc, argv, &err)) {
     case CMDLINE_EXIT:
         break;

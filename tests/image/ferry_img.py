@@ -208,6 +208,48 @@ def create(p, long):
 
 
 @case
+def wrong_options(p, long):
+    """They leave the old image as it was, and no new one."""
+    p.prepare(*BASE, *RAW)
+    before = {name: (p.ours / name).read_bytes() for name in ("a.qcow2", "a.raw")}
+    for option in ("cluster_size=3k", "compat=0.10,lazy_refcounts=on", "lazy_refcounts=foo", "", "cluster_size=64k,",
+                   ",cluster_size=64k", "cluster_size=64k,,", "cluster_size=64k,,,", "compat=0.10,data_file=d",
+                   "data_file_raw=on", "refcount_bits=3", "preallocation=foo", "nocow=foo", "compression_type=foo",
+                   "extended_l2=on,cluster_size=4k"):
+        for target in ("a.qcow2", "x"):
+            p.same("create", "-q", "-f", "qcow2", "-o", option, target, "1M")
+            p.same("convert", "-O", "qcow2", "-o", option, "a.raw", target)
+            p.same("convert", "-c", "-O", "qcow2", "-o", "compat=1.1", "-o", option, "a.raw", target)
+    for option in ("preallocation=metadata", "preallocation=foo", "nocow=foo", "extent_size_hint=foo", ""):
+        for target in ("a.raw", "x"):
+            p.same("create", "-q", "-f", "raw", "-o", option, target, "1M")
+    p.ferry("create", "-q", "-f", "qcow2", "-o", "cluster_size=512", "a.qcow2", "8E", status=1)
+    p.same("amend", "-o", "", "a.qcow2", stderr="same")
+    p.same("amend", "-o", "lazy_refcounts=on,", "a.qcow2", stderr="same")
+    p.same("measure", "-O", "qcow2", "-o", "cluster_size=64k,", "--size", "1M", stderr="same")
+    for name, data in before.items():
+        if (p.ours / name).read_bytes() != data:
+            raise Fault(f"{name} is no longer what it was")
+    if (p.ours / "x").exists() or (p.ours / "d").exists():
+        raise Fault("a failed command leaves a file")
+
+
+@case
+def option_lists(p, long):
+    """-o help: the format's, with a file name also the file's."""
+    for fmt, name in itertools.product(("raw", "qcow2"), ([], ["x"])):
+        lists = []
+        for program, side in ((p.program, p.ours), (REFERENCE, p.theirs)):
+            status, out, err = run([program, "create", "-f", fmt, "-o", "help", *name], side)
+            # Encryption is not in this build, and extent_size_hint is not passed on by qcow2.
+            lists.append((status, err, re.sub(r" - .*", "", "\n".join(
+                line for line in out.split("\n") if "encrypt" not in line and
+                not (fmt == "qcow2" and "extent_size_hint" in line)))))
+        if lists[0] != lists[1]:
+            raise Fault(f"-f {fmt} -o help {name}: {lists[0]}, not {lists[1]}")
+
+
+@case
 def info(p, long):
     p.prepare(*RAW, *OVERLAY, "snapshot -c one b.qcow2", "snapshot -c a-rather-long-name-of-it b.qcow2",
               "bitmap --add b.qcow2 bit", "create -q -f qcow2 -o extended_l2=on,refcount_bits=1 e.qcow2 1G",
@@ -224,6 +266,15 @@ def info(p, long):
     p.same("info", '--image-opts', "driver=qcow2,file.filename=b.qcow2")
     p.same("info", '--image-opts', "driver=qcow2,file.driver=file,file.filename=a.qcow2")
     p.same("info", 'json:{"driver":"raw","file":{"driver":"file","filename":"a.raw"}}')
+    (p.ours / "d.raw").unlink(), (p.theirs / "d.raw").unlink()
+    p.same("info", "d.qcow2")
+    os.mkfifo(p.ours / "d.raw"), os.mkfifo(p.theirs / "d.raw")
+    p.same("info", "--output=json", "d.qcow2")
+    p.same("info", "--image-opts", "driver=qcow2,file.filename=d.qcow2,data-file.filename=nope")
+    p.same("info", "--image-opts", "driver=qcow2,file.filename=d.qcow2,data-file=nope")
+    p.ferry("map", "d.qcow2", status=1)
+    if "disk size: 0 B\n" not in p.same("info", "null-co://")[1]:
+        raise Fault("null-co has a size on the host")
     for words in (["info", "nope"], ["info", "-f", "qcow2", "a.raw"],
                   ["info", "--image-opts", "driver=qcow2,file.filename=nope"],
                   ["info", "--image-opts", "-f", "raw", "driver=raw,file.filename=a.raw"]):
@@ -271,6 +322,14 @@ def compare(p, long):
             p.same("compare", "-U", *options, first, second)
     p.same("compare", "-f", "raw", "-F", "raw", "zero.raw", "big.raw")
     p.same("compare", "-f", "foo", "zero.raw", "big.raw")
+    rules = ('json:{"driver":"raw","file":{"driver":"blkdebug","image":{"driver":"file",'
+             '"filename":"%s"},"inject-error":[{"event":"read_aio","errno":5,"sector":%d}]}}')
+    for name, sector in (("a.raw", 10100), ("tail.raw", 30720)):
+        for images in ((name, rules % (name, sector)), (rules % (name, sector), name)):
+            if p.same("compare", *images)[0] != 4:
+                raise Fault("a read error has another status than 4")
+    if p.same("compare", "big.raw", rules % ("a.raw", 10100))[0] == 0:
+        raise Fault("a read error is no error")
     p.same("compare", "-T", "foo", "zero.raw", "zero.raw", stderr="same")
 
 
@@ -310,7 +369,8 @@ def measure(p, long):
 
 @case
 def resize(p, long):
-    p.prepare(*RAW, *OVERLAY)
+    p.prepare(*RAW, *OVERLAY, "create -q -f raw odd.raw 1M", "io odd.raw write -P 7 0 1M",
+              "create -q -f qcow2 -o data_file=d.raw d.qcow2 1M")
     for name in ("a.raw", "a.qcow2", "b.qcow2"):
         fmt = ["-f", "raw" if name == "a.raw" else "qcow2"]
         for words in (["20M"], ["+1M"], ["-1M"], ["foo"], ["-1G"], ["5M"], ["--preallocation=foo", "30M"]):
@@ -321,6 +381,17 @@ def resize(p, long):
         p.same("resize", *fmt, "--shrink", name, "2M")
         p.same("resize", *fmt, name, "12M")
         p.check(name)
+    for words in (["odd.raw", "2097153"], ["odd.raw", "+1"], ["--shrink", "odd.raw", "-2000"],
+                  ["--shrink", "odd.raw", "1000"], ["--preallocation=full", "odd.raw", "1M"],
+                  ["--preallocation=falloc", "odd.raw", "1048577"], ["--preallocation=metadata", "odd.raw", "2M"],
+                  ["--shrink", "odd.raw", "1"]):
+        p.same("resize", "-f", "raw", *words)
+        sizes = [(side / "odd.raw").stat().st_size for side in (p.ours, p.theirs)]
+        if sizes[0] != sizes[1]:
+            raise Fault(f"resize {words}: {sizes[0]} bytes, not {sizes[1]}")
+        p.check("odd.raw")
+    p.same("resize", "--preallocation=metadata", "d.qcow2", "2M")
+    p.check("d.qcow2")
     p.same("resize", "nope", "1M", stderr="same")
     p.same("resize", "a.qcow2", "+1", stderr="same")
     p.same("resize", "a.raw", "20M")
@@ -329,7 +400,7 @@ def resize(p, long):
 @case
 def snapshots(p, long):
     p.prepare(*BASE, *RAW)
-    for words in (["a.qcow2"], ["-l", "a.qcow2"], ["-c", "one", "a.qcow2"],
+    for words in (["a.qcow2"], ["-l", "a.qcow2"], ["-c", "one", "a.qcow2"], ["a.qcow2"], ["nope"],
                   ["-c", "two-with-a-long-name", "a.qcow2"], ["-l", "a.qcow2"], ["-a", "one", "a.qcow2"],
                   ["-d", "one", "a.qcow2"], ["-c", "three", "a.qcow2"], ["-l", "a.qcow2"],
                   ["-l", "a.raw"]):
@@ -542,6 +613,8 @@ def convert_options(p, long):
                                ["-O", "qcow2", "-B", "a.qcow2", "-F", "qcow2", "b.qcow2"],
                                ["-O", "qcow2", "-o", "backing_file=a.qcow2,backing_fmt=qcow2", "b.qcow2"],
                                ["-c", "-O", "qcow2", "-B", "a.qcow2", "-F", "qcow2", "b.qcow2"],
+                               ["-O", "qcow2", "-o", "size=20M", "a.raw"],
+                               ["-O", "qcow2", "-o", "size=512", "a.raw"], ["-o", "size=512", "a.raw"],
                                ["-r", "1G", "a.raw"], ["--salvage", "a.raw"], ["-f", "raw", "a.qcow2"],
                                ["-O", "qcow2", "odd.raw"], ["-p", "-W", "-m", "3", "b.qcow2"],
                                ["--image-opts", "driver=qcow2,file.filename=b.qcow2"])):
@@ -572,13 +645,79 @@ def convert_options(p, long):
                   ["-B", "a.qcow2", "-F", "qcow2", "-O", "qcow2", "a.raw", "b.qcow2", "x"],
                   ["-l", "nope", "a.qcow2", "x"], ["-l", "1", "a.qcow2", "a.qcow2", "x"],
                   ["-l", "snapshot.name=no,snapshot.id=1", "a.qcow2", "x"],
+                  ["--bitmaps", "-O", "qcow2", "a.qcow2", "a.qcow2", "x"],
                   ["--bitmaps", "-O", "raw", "a.qcow2", "x"], ["--skip-broken-bitmaps", "a.raw", "x"],
                   ["-r", "foo", "a.raw", "x"], ["--salvage", "-C", "a.raw", "x"], ["a.raw", "nonexist/x"]):
         p.same("convert", *words, stderr="same")
         for side in (p.ours, p.theirs):
             (side / "x").unlink(missing_ok=True)
+    p.same("convert", "-o", "size=foo", "a.raw", "x")
     p.same("convert", "-O", "qcow2", "a.qcow2", "a.qcow2")
     p.same("convert", "-f", "foo", "a.raw", "x")
+
+
+INTO = ["create -q -f raw s.raw 1M", "io s.raw write -P 7 0 64k; write -P 8 600k 5k",
+        "create -q -f raw t.raw 2M", "io t.raw write -P 9 0 2M",
+        "create -q -f qcow2 t.qcow2 2M", "io t.qcow2 write -P 9 0 2M",
+        "create -q -f qcow2 -b t.qcow2 -F qcow2 o.qcow2", "create -q -f qcow2 -o compat=0.10 v2.qcow2 2M",
+        "io v2.qcow2 write -P 9 0 2M", "create -q -f qcow2 -o preallocation=full p.qcow2 8M",
+        "create -q -f qcow2 -o data_file=d.raw,data_file_raw=on d.qcow2 2M", "io d.qcow2 write -P 9 0 2M"]
+
+
+def allocated(path):
+    """What `check` counts: clusters."""
+    out = run([REFERENCE, "check", "--output=json", path], path.parent, check=True)[1]
+    return json.loads(out)["allocated-clusters"]
+
+
+@case
+def convert_into(p, long):
+    """A target that was there: what lies behind the source's end stays, data and preallocation."""
+    for options in ([], ["-S", "0"], ["-C"], ["-W"], ["-m", "1"], ["-S", "64k"]):
+        p.__init__(p.program, p.ours.parent)
+        p.prepare(*INTO)
+        p.same("convert", "-n", *options, "-f", "raw", "-O", "raw", "s.raw", "t.raw")
+        p.check("t.raw")
+        for name in ("t.qcow2", "o.qcow2", "v2.qcow2", "p.qcow2", "d.qcow2"):
+            p.same("convert", "-n", *options, "-f", "raw", "-O", "qcow2", "s.raw", name)
+            p.check(name)
+        for name in ("t.qcow2", "p.qcow2"):
+            counts = [allocated(side / name) for side in (p.ours, p.theirs)]
+            if counts[0] != counts[1]:
+                raise Fault(f"{options} {name}: {counts[0]} clusters are allocated, not {counts[1]}")
+        if (p.ours / "d.raw").read_bytes() != (p.theirs / "d.raw").read_bytes():
+            raise Fault(f"{options}: other bytes in the data file")
+
+
+@case
+def convert_to_device(p, long):
+    """A block device is longer than the source, also if the target is not said to be there."""
+    p.prepare(*INTO)
+    for fmt in ("raw", "qcow2"):
+        for side, program in ((p.ours, p.program), (p.theirs, REFERENCE)):
+            status, device, _ = run(["losetup", "--show", "-f", side / "t.raw"], side)
+            if status:
+                return  # not root, or no loop devices
+            try:
+                run([program, "convert", "-f", "raw", "-O", fmt, "s.raw", device.strip()], side, check=True)
+            finally:
+                run(["losetup", "-d", device.strip()], side)
+        if fmt == "raw":
+            p.check("t.raw")
+        else:
+            p.compare("s.raw", 'json:{"driver":"qcow2","file":{"driver":"file","filename":"t.raw"}}')
+
+
+@case
+def quiet(p, long):
+    """-q prints errors only, also with -p."""
+    for words in (["convert", "a.raw", "o.raw"], ["compare", "-f", "raw", "-F", "raw", "a.raw", "a.raw"],
+                  ["rebase", "-b", "", "b.qcow2"], ["commit", "b.qcow2"],
+                  ["amend", "-o", "lazy_refcounts=on", "a.qcow2"]):
+        p.__init__(p.program, p.ours.parent)
+        p.prepare(*OVERLAY, *RAW)
+        if p.same(words[0], "-q", "-p", *words[1:])[1]:
+            raise Fault(f"{words[0]} -q -p is not quiet")
 
 
 # -- what qemu-img has no counterpart for ------------------------------------------------------------
@@ -625,6 +764,87 @@ def salvage(p, long):
     wanted = data[:51200] + bytes(512) + data[51712:]
     if got != wanted:
         raise Fault("other bytes than the lost sector changed")
+
+
+def shell(p, text):
+    done = subprocess.run(["bash", "-c", text, str(p.program)], cwd=p.ours, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, timeout=SECONDS, check=False,
+                          env={**os.environ, "LC_ALL": "C"})
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+@case
+def output(p, long):
+    """A full disk is told as that where something was to be printed; who closes stdout wants nothing, and no
+    image gets its number."""
+    p.prepare(*RAW, *BASE)
+    size = (p.ours / "a.raw").stat().st_size
+    for words in ("create -f raw z 1M", "info a.qcow2", "map --output=json a.raw", "convert -p a.raw b.raw",
+                  "resize -f raw a.raw 10M", "check a.qcow2"):
+        status, _, err = shell(p, f"$0 {words} >/dev/full")
+        if status != 1 or err != "ferry-img: Could not write to standard output: No space left on device\n":
+            raise Fault(f"{words} on a full disk: status {status}: {err}")
+        for closed in (">&-", ">&- <&-", ">&- <&- 2>&-"):
+            status, _, err = shell(p, f"$0 {words} {closed}")
+            if status or err:
+                raise Fault(f"{words} {closed}: status {status}: {err}")
+    status, out, err = shell(p, "$0 create -q -f raw z 1M >/dev/full")
+    if status or out or err:
+        raise Fault(f"-q on a full disk: status {status}: {err}")
+    if (p.ours / "a.raw").stat().st_size != size:
+        raise Fault("an image has other bytes")
+    p.check("a.raw", "a.qcow2")
+
+
+@case
+def file_size_limit(p, long):
+    """RLIMIT_FSIZE is an error of the write, not the end of the process."""
+    p.prepare(*RAW)
+    for words in ("create -f raw x 3M", "convert a.raw x", "resize -f raw a.raw 30M",
+                  "create -f qcow2 -o preallocation=full x 3M"):
+        status, _, err = shell(p, f"ulimit -f 1024; $0 {words}")
+        if status != 1 or "File too large" not in err:
+            raise Fault(f"{words}: status {status}: {err}")
+        if (p.ours / "x").exists():
+            raise Fault(f"{words} leaves a file")
+
+
+@case
+def advice(p, long):
+    """What cannot be opened: the file is named, and what helps is something that this program has."""
+    p.prepare(*BASE, *RAW)
+
+    def expect(words, *texts, prefix=()):
+        status, _, err = run([*prefix, p.program, *words], p.ours)
+        if status != 1 or "VM" in err or "share-rw" in err or "#block" in err:
+            raise Fault(f"{' '.join(map(str, words))}: status {status}: {err}")
+        for text in texts:
+            if text not in err:
+                raise Fault(f"{' '.join(map(str, words))} does not say {text!r}: {err}")
+
+    with subprocess.Popen(["qemu-io", "a.qcow2"], cwd=p.ours, stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as holder:
+        holder.stdin.write(b"read 0 512\n")
+        holder.stdin.flush()
+        holder.stdout.readline()
+        for words in (["info", "a.qcow2"], ["resize", "a.qcow2", "20M"], ["check", "a.qcow2"],
+                      ["create", "-f", "qcow2", "a.qcow2", "1M"], ["convert", "-n", "a.raw", "a.qcow2"]):
+            expect(words, 'Failed to get ', '"write" lock', "\nIs another process using the image [a.qcow2]?\n",
+                   "\n-U opens it")
+        holder.stdin.close()
+    options = "driver=qcow2,file.filename=a.qcow2,read-only=on"
+    for words in (["resize", "--image-opts", options, "20M"], ["snapshot", "-c", "x", "--image-opts", options],
+                  ["amend", "-o", "compat=0.10", "--image-opts", options],
+                  ["convert", "-n", "--target-image-opts", "a.raw", options]):
+        expect(words, "Block node is read-only: 'a.qcow2'", "leave out read-only=on")
+    if os.geteuid() == 0 and shutil.which("setpriv"):
+        p.ours.parent.parent.chmod(0o711)
+        if not all(folder.stat().st_mode & 1 for folder in p.ours.parents):
+            return  # where we were built is not for others
+        for words in (["resize", "a.qcow2", "20M"], ["snapshot", "-c", "x", "a.qcow2"],
+                      ["amend", "-o", "compat=0.10", "a.qcow2"]):
+            expect(words, "Could not open 'a.qcow2': Permission denied", "it can be read; its permissions",
+                   prefix=("setpriv", "--reuid=65534", "--clear-groups"))
 
 
 @case

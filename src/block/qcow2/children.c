@@ -204,6 +204,12 @@ bool qcow2_open_data_file(struct block_node *node, struct options *opts, struct 
         }
         return !is_given;
     }
+    if (node->flags & BLOCK_OPEN_NO_IO) {
+        s->data_file = NULL;
+        options_unset(opts, "data-file");
+        options_free(options_take_prefix(opts, "data-file"));
+        return true;
+    }
     if (!is_given && !name_data_file(node, opts, errp)) {
         return false;
     }

@@ -110,7 +110,9 @@ struct qcow2_state {
     uint64_t compressed_offset_mask; /* of an L2 entry: host offset */
     unsigned compressed_shift;       /* of an L2 entry: number of further sectors */
     uint64_t compressed_sectors_mask;
-    struct block_node *data_file; /* where guest data is: node->file unless the image says else */
+    struct block_node
+        *data_file; /* where guest data is: node->file unless the image says else; NULL:
+                                   * not opened (BLOCK_OPEN_NO_IO) */
     bool has_data_file, data_file_raw;
     uint32_t header_length; /* bytes, as the image has it; fields behind the known ones … */
     void *unknown_header;   /* … are kept: header_length - QCOW2_H_V3_FULL_LENGTH bytes */
@@ -451,6 +453,7 @@ struct qcow2_plan; /* rebuild.h */
 
 /* Image operations (image.h) of the files named there. */
 extern const struct block_image_ops qcow2_image_ops;
+bool qcow2_check_create(struct options *opts, struct error **errp);
 bool qcow2_create(struct block_node *file, struct options *opts, struct error **errp);
 bool qcow2_measure(struct options *opts, struct block_node *source, uint64_t size,
                    struct block_measure *measure, struct error **errp);

@@ -157,6 +157,9 @@ static int co_resize_data_file(struct block_node *node, uint64_t length,
     if (!s->has_data_file || block_length(s->data_file) == length) {
         return 0;
     }
+    if (prealloc == BLOCK_PREALLOC_METADATA) {
+        prealloc = BLOCK_PREALLOC_OFF; /* it has none */
+    }
     int ret = block_co_truncate(s->data_file, length, prealloc, &err);
     if (ret < 0 && block_length(s->data_file) < length) {
         error_propagate(errp, err);

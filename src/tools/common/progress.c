@@ -77,7 +77,9 @@ static void print(struct progress *progress, FILE *to, const char *end)
     }
     fprintf(to, "    (%u.%02u/100%%)%s%s%s", part / 100, part % 100, rate, *rate ? "\033[K" : "",
             end);
-    fflush(to);
+    if (to == stdout) {
+        tool_flush_output();
+    }
 }
 
 void progress_set(struct progress *progress, uint64_t done)
@@ -121,6 +123,6 @@ void progress_end(struct progress *progress, bool complete)
         progress_set(progress, progress->total);
     }
     putchar('\n');
-    fflush(stdout);
+    tool_flush_output();
     progress->line_open = false;
 }

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +12,9 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/options.h"
+#include "base/process.h"
 #include "base/range.h"
+#include "block/advice.h"
 #include "block/nbd_creds.h"
 #include "block/node.h"
 #include "block/throttle_group.h"
@@ -75,18 +76,43 @@ bool tool_add_object(const char *text, struct error **errp)
     return ok;
 }
 
+/* ---- advice ---------------------------------------------------------------------------------- */
+
+static bool has_force_share;
+
+static void in_use(const char *filename, bool by_claim, struct error **errp)
+{
+    (void)by_claim;
+    error_add_hint(errp, "Is another process using the image [%s]?",
+                   filename); /* as QEMU's tools */
+    if (has_force_share) {
+        error_add_hint(errp, "-U opens it nevertheless, to read what may be torn.");
+    }
+}
+
+static const struct block_advice tool_advice = {
+    .in_use = in_use,
+    .only_readable = "it can be read; its permissions or its file system do not let you write it",
+};
+
+void tool_has_force_share(void)
+{
+    has_force_share = true;
+}
+
 /* ---- start and end --------------------------------------------------------------------------- */
 
-void tool_set_name(const char *name)
+void tool_begin(const char *name)
 {
+    process_begin();
+    block_set_advice(&tool_advice);
     program = name;
     log_set_program(name);
 }
 
 bool tool_start(const char *name, bool only_requests, struct error **errp)
 {
-    tool_set_name(name);
-    signal(SIGPIPE, SIG_IGN);
+    tool_begin(name);
     main_loop = aio_loop_new("main", AIO_LOOP_AUTO, errp);
     if (!main_loop) {
         return false;
@@ -119,12 +145,26 @@ void tool_print_version(void)
     printf("%s version %s\n", program, FERRY_VERSION);
 }
 
+/* The first reason why something could not be written; 0: none that is known. */
+static int output_error;
+
+void tool_flush_output(void)
+{
+    if (fflush(stdout) != 0 && !output_error) {
+        output_error = errno;
+    }
+}
+
 int tool_finish_output(void)
 {
-    if (fflush(stdout) == 0 && !ferror(stdout)) {
+    tool_flush_output();
+    if (output_error) {
+        log_error("Could not write to standard output: %s", strerror(output_error));
+    } else if (ferror(stdout)) {
+        log_error("Could not write all to standard output");
+    } else {
         return 0;
     }
-    log_error("Could not write to standard output: %s", strerror(errno));
     return 1;
 }
 

@@ -16,11 +16,13 @@
 
 #include "base/error.h"
 
-/* Names the program in messages, makes the main loop and binds it to the thread. A closed pipe is an
- * error of the write, no signal. only_requests: aio_loop_set_only_requests(). */
+/* tool_begin(), then makes the main loop and binds it to the thread. only_requests:
+ * aio_loop_set_only_requests(). */
 bool tool_start(const char *program, bool only_requests, struct error **errp);
-/* Only names it: for what comes before tool_start(). */
-void tool_set_name(const char *program);
+/* process_begin(), and names the program in messages: for what comes before tool_start(). */
+void tool_begin(const char *program);
+/* Commands of it have -U, which errors may advise. */
+void tool_has_force_share(void);
 /* Nodes that are left (of tool_add_object() and the like) go, then the loop. */
 void tool_end(void);
 
@@ -28,6 +30,8 @@ void tool_end(void);
 const char *tool_name(void);
 /* "ferry-img version 0.1.0". */
 void tool_print_version(void);
+/* What was printed shall be seen now. */
+void tool_flush_output(void);
 /* stdout is complete: 0, else 1 and a message (disk full, closed pipe). Before the process ends. */
 int tool_finish_output(void);
 

@@ -175,7 +175,7 @@ static bool bench(struct bench *b, struct error **errp)
     if (b->flush_interval) {
         printf("Sending flush every %" PRIu64 " requests\n", b->flush_interval);
     }
-    fflush(stdout);
+    tool_flush_output();
     b->length = backend_length(b->be);
     b->next_offset = b->offset;
     co_queue_init(&b->flushed);

@@ -120,7 +120,7 @@ static bool check_again(struct check *c, struct block_node *node, bool prints, s
                "    %" PRIu64 " corruptions\n\n"
                "Double checking the fixed image now...\n",
                fixed.leaks_fixed, fixed.corruptions_fixed);
-        fflush(stdout);
+        tool_flush_output();
     }
     c->result = (struct block_check_result){0};
     bool ok = img_ops(node)->check(node, 0, &c->result, say, NULL, errp);

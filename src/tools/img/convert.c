@@ -76,6 +76,9 @@ static const char *find_conflict(const struct convert *c, int count)
     if (c->skip_broken && !c->bitmaps) {
         return "Use of --skip-broken-bitmaps requires --bitmaps";
     }
+    if (c->bitmaps && count > 2) {
+        return "Copying bitmaps only possible with single source";
+    }
     if (c->offload && c->compressed) {
         return "Cannot enable copy offloading when -c is used";
     }
@@ -278,12 +281,12 @@ static bool create_target(struct convert *c, struct error **errp)
         return false;
     }
     c->copy.target_has_backing = options_has(opts, "backing_file");
-    bool ok = c->backing || img_set_backing(opts, format, NULL, c->backing_format, errp);
+    uint64_t ignored;
+    bool ok = (c->backing || img_set_backing(opts, format, NULL, c->backing_format, errp)) &&
+              options_get_size(opts, "size", 1, &ignored, errp);
     if (ok) {
         autofree char *size = xasprintf("%" PRIu64, c->copy.total);
-        if (!options_has(opts, "size")) {
-            options_set(opts, "size", size);
-        }
+        options_set(opts, "size", size); /* the sources', whatever -o says */
         c->target_is_new = img_is_new(c->target_name);
         signals_catch();
         ok = block_image_create(c->target_name, format, opts, 0, errp);
@@ -295,14 +298,19 @@ static bool create_target(struct convert *c, struct error **errp)
     return ok;
 }
 
-/* A file that was made just now reads as zeroes, whatever the format on it; other protocols show what
+/* Files that were made just now read as zeroes, whatever the format on them; other protocols show what
  * was there before. */
-static bool is_made_of_zeroes(struct block_node *node)
+static bool is_made_of_zeroes(const struct block_node *node)
 {
-    while (node->file) {
-        node = node->file;
+    if (node->driver->is_protocol) {
+        return !strcmp(node->driver->name, "file");
     }
-    return !strcmp(node->driver->name, "file");
+    for (const struct block_link *link = node->children; link; link = link->next_child) {
+        if (link->role != BLOCK_CHILD_BACKING && !is_made_of_zeroes(link->node)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 static uint32_t subclusters(const struct block_image_info *info)
@@ -328,11 +336,6 @@ static void set_unit(struct copy *copy)
     copy->unit = MAX(copy->unit, node->limits.request_alignment);
     copy->chunk = copy->compressed ? copy->unit : MAX((uint32_t)CHUNK, copy->unit);
     block_image_info_free(&info);
-}
-
-static int co_make_zero(void *opaque)
-{
-    return co_copy_make_zero(opaque);
 }
 
 static bool open_target(struct convert *c, struct error **errp)
@@ -367,10 +370,6 @@ static bool open_target(struct convert *c, struct error **errp)
     }
     copy->backing_length = node->backing ? block_length(node->backing) : UINT64_MAX;
     copy->target_is_zero = c->target_is_zero || (!c->no_create && is_made_of_zeroes(node));
-    if (!copy->target_is_zero && !copy->target_has_backing &&
-        block_run(co_make_zero, copy->target) == 0) {
-        copy->target_is_zero = true;
-    }
     set_unit(copy);
     return true;
 }

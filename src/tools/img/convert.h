@@ -57,7 +57,4 @@ struct copy {
 /* Copies all; copy->ret is 0 or what went wrong first. Prints no error. Outside coroutines. */
 void copy_run(struct copy *copy);
 
-/* Lets the target read as zeroes, if that can be had without writing them all; in a coroutine. */
-int co_copy_make_zero(struct block_backend *target);
-
 #endif

@@ -12,7 +12,8 @@
 #include "tools/img/convert.h"
 
 #define BUFFER_ALIGNMENT 4096
-#define SALVAGE_UNIT     512 /* bytes: so much is lost with a read error */
+#define SALVAGE_UNIT     512         /* bytes: so much is lost with a read error */
+#define MAX_ZEROES       (128 * MiB) /* bytes between two looks at the signals */
 
 enum extent_kind {
     EXTENT_DATA,
@@ -190,12 +191,28 @@ static bool co_next(struct copy *copy, struct extent *extent)
 
 /* ---- the target ------------------------------------------------------------------------------ */
 
+/* Where the target reads as zero already nothing is written. Nobody else writes to the range meanwhile. */
 static int co_write_zeroes(struct copy *copy, uint64_t offset, uint64_t length)
 {
+    struct block_node *node = backend_root(copy->target);
+    int ret = 0;
+
     if (copy->target_is_zero && !copy->target_has_backing) {
         return 0;
     }
-    return backend_co_write_zeroes(copy->target, offset, length, BLOCK_REQ_MAY_UNMAP);
+    while (length && !ret && !was_interrupted(copy)) {
+        uint64_t n = MIN(length, MAX_ZEROES), map;
+        int status = block_co_status_above(node, NULL, offset, &n, &map, NULL, NULL);
+        if (status < 0 || !n) {
+            n = MIN(length, MAX_ZEROES);
+        }
+        if (status < 0 || !(status & BLOCK_STATUS_ZERO)) {
+            ret = backend_co_write_zeroes(copy->target, offset, n, BLOCK_REQ_MAY_UNMAP);
+        }
+        offset += n;
+        length -= n;
+    }
+    return ret;
 }
 
 static int co_write_data(struct copy *copy, const struct extent *extent, const unsigned char *data)
@@ -324,32 +341,4 @@ void copy_run(struct copy *copy)
     data_run_workers(copy->workers, co_copy, copy);
     co_queue_destroy(&copy->turns);
     co_mutex_destroy(&copy->next_lock);
-}
-
-/* ---- zeroes at once -------------------------------------------------------------------------- */
-
-int co_copy_make_zero(struct block_backend *target)
-{
-    struct block_node *node = backend_root(target);
-    uint64_t total = backend_length(target), offset = 0, map;
-
-    while (offset < total) {
-        uint64_t length = MIN(total - offset, GiB);
-        int status = block_co_status_above(node, NULL, offset, &length, &map, NULL, NULL);
-        if (status < 0) {
-            return status;
-        }
-        if (!length) {
-            break;
-        }
-        if (!(status & BLOCK_STATUS_ZERO)) {
-            int ret = backend_co_write_zeroes(target, offset, length,
-                                              BLOCK_REQ_MAY_UNMAP | BLOCK_REQ_NO_FALLBACK);
-            if (ret < 0) {
-                return ret;
-            }
-        }
-        offset += length;
-    }
-    return 0;
 }

@@ -80,7 +80,8 @@ static struct described *describe_chain(const struct info *info, const char *fil
         .filename = filename,
         .format = info->common.format,
         .image_opts = info->common.image_opts,
-        .flags = BLOCK_OPEN_NO_BACKING | (info->common.force_share ? BLOCK_OPEN_FORCE_SHARE : 0),
+        .flags = BLOCK_OPEN_NO_BACKING | BLOCK_OPEN_NO_IO |
+                 (info->common.force_share ? BLOCK_OPEN_FORCE_SHARE : 0),
     };
     struct described *list = NULL, **last = &list;
 

@@ -88,6 +88,7 @@ static int run_command(const struct img_command *command, int argc, char **argv,
         status = EXIT_FAILURE;
         break;
     case TOOL_ARGS_OK:
+        fields->progress = fields->progress && !fields->quiet;
         if (!add_objects(&fields->objects, errp)) {
             status = EXIT_FAILURE;
             break;
@@ -179,6 +180,7 @@ int main(int argc, char **argv)
     struct error *err = NULL;
     int status = EXIT_FAILURE;
 
+    tool_has_force_share();
     if (tool_start("ferry-img", true, &err)) {
         status = run(argc, argv, &err);
     }

@@ -139,7 +139,8 @@ int main(int argc, char **argv)
     struct error *err = NULL;
     bool is_done = false;
 
-    tool_set_name("ferry-io");
+    tool_begin("ferry-io");
+    tool_has_force_share();
     bool ok = parse(argc, argv, &args, &is_done, &err) && (is_done || run(&args, &err));
     if (err) {
         error_report(err);

@@ -9,6 +9,7 @@
 
 #include "base/options.h"
 #include "block/debug.h"
+#include "tools/common/tool.h"
 #include "tools/io/io_tool.h"
 
 /* ---- breakpoints ----------------------------------------------------------------------------- */
@@ -92,7 +93,7 @@ bool io_sigraise(struct io_session *s, int argc, char **argv)
         printf("signal argument '%s' is too large to be a valid signal number\n", argv[1]);
         return false;
     }
-    fflush(stdout); /* what was answered before is seen */
+    tool_flush_output(); /* what was answered before is seen */
     raise((int)number);
     return true;
 }

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "tools/common/tool.h"
 #include "tools/io/io_tool.h"
 
 #define LINE_MAX_BYTES (1024 * 1024) /* a longer one is no command */
@@ -25,7 +26,7 @@ static void run_line(struct shell *shell, const char *line)
     if (!shell->session->is_over && !io_command_run(shell->session, line)) {
         shell->ok = false;
     }
-    fflush(stdout);
+    tool_flush_output();
     shell->prompted = false;
 }
 
@@ -117,7 +118,7 @@ bool io_shell(struct io_session *s)
     while (!s->is_over && !shell.is_over) {
         if (!edits && !shell.prompted) {
             fputs(IO_PROMPT, stdout);
-            fflush(stdout);
+            tool_flush_output();
             shell.prompted = true;
         }
         aio_loop_poll(loop, true);

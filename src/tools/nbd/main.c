@@ -161,7 +161,7 @@ int main(int argc, char **argv)
     struct error *err = NULL;
     bool ok = true;
 
-    tool_set_name("ferry-nbd");
+    tool_begin("ferry-nbd");
     switch (nbd_args_parse(argc, argv, &args, &err)) {
     case TOOL_ARGS_HELP:
         ok = tool_finish_output() == 0;
