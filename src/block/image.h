@@ -31,12 +31,14 @@ struct block_create_option {
     enum block_option_type type;
     const char *help;
     const char *default_text; /* or NULL */
+    bool of_file;             /* the protocol's, which the format passes on */
 };
 
 /* Makes an image at `filename` (a path, "nbd://…", "json:{…}"): the file by its protocol, then the
  * format in it. opts: what `create -o` takes, "size" (bytes) among them, backing_file and
  * backing_fmt as well; taken ones are removed, unknown ones refused. Without size, the backing
- * file's. What it made itself is removed again if it fails. */
+ * file's. With wrong options it fails before it touches the file; what it made itself is removed again
+ * if it fails later. */
 #define BLOCK_CREATE_NO_BACKING_CHECK 1u /* the backing file is not opened (create -u) */
 bool block_image_create(const char *filename, const char *format, struct options *opts,
                         unsigned flags, struct error **errp);
@@ -119,6 +121,8 @@ typedef void block_progress_fn(void *opaque, uint64_t done, uint64_t total);
 
 struct block_image_ops {
     const struct block_create_option *create_options;
+    /* Whether create could take opts, before there is a file; takes them out of opts as well. */
+    bool (*check_create)(struct options *opts, struct error **errp);
     /* Writes an empty image into `file`, an open, empty, writable protocol node that grows. Takes
      * its options out of opts (size in bytes is there). */
     bool (*create)(struct block_node *file, struct options *opts, struct error **errp);

@@ -156,6 +156,22 @@ static bool apply_backing(const char *filename, struct options *opts, unsigned f
     return true;
 }
 
+/* ---- the format ------------------------------------------------------------------------------- */
+
+/* An image that is there is not lost for a wrong option. */
+static bool check_format_options(const struct block_driver *format, const struct options *opts,
+                                 struct error **errp)
+{
+    struct options *copy = options_new();
+
+    for (size_t i = 0; i < options_count(opts); i++) {
+        options_set(copy, options_key(opts, i), options_value(opts, i));
+    }
+    bool ok = !format->image->check_create || format->image->check_create(copy, errp);
+    options_free(copy);
+    return ok;
+}
+
 /* ---- the file -------------------------------------------------------------------------------- */
 
 /* What the protocol is told: for a raw image it does all the work. */
@@ -247,6 +263,9 @@ bool block_image_create(const char *filename, const char *format, struct options
     }
     if (size > INT64_MAX - 512) {
         error_set(errp, "Image size must be less than 8 EiB!");
+        return false;
+    }
+    if (!check_format_options(driver, opts, errp)) {
         return false;
     }
     struct block_node *file = make_file(filename, opts, !strcmp(format, "raw"), &made, errp);

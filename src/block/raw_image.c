@@ -9,11 +9,11 @@
 /* In the order in which qemu-img tells them. */
 static const struct block_create_option create_options[] = {
     {"size", BLOCK_OPTION_SIZE, "Virtual disk size", NULL},
-    {"nocow", BLOCK_OPTION_BOOL, "Turn off copy-on-write (valid only on btrfs)", NULL},
+    {"nocow", BLOCK_OPTION_BOOL, "Turn off copy-on-write (valid only on btrfs)", .of_file = true},
     {"preallocation", BLOCK_OPTION_STRING, "Preallocation mode (allowed values: off, falloc, full)",
-     NULL},
+     .of_file = true},
     {"extent_size_hint", BLOCK_OPTION_SIZE, "Extent size hint for the image file, 0 to disable",
-     NULL},
+     .of_file = true},
     {0},
 };
 
@@ -41,14 +41,14 @@ static int co_resize(void *opaque)
     return block_co_truncate(resize->node, resize->size, resize->prealloc, resize->errp);
 }
 
-/* The protocol made the file, but without its length. */
-static bool raw_create(struct block_node *file, struct options *opts, struct error **errp)
+static bool parse(struct options *opts, struct resize *resize, struct error **errp)
 {
-    struct resize resize = {.node = file, .errp = errp};
     int prealloc = BLOCK_PREALLOC_OFF;
+    bool nocow = false;
     uint64_t hint = 0;
 
-    if (!options_get_size(opts, "size", 1, &resize.size, errp) ||
+    if (!options_get_size(opts, "size", 1, &resize->size, errp) ||
+        !options_get_bool(opts, "nocow", &nocow, errp) ||
         !options_get_size(opts, "extent_size_hint", 1, &hint, errp) ||
         !options_get_enum(opts, "preallocation", block_prealloc_names, &prealloc, errp)) {
         return false;
@@ -56,8 +56,26 @@ static bool raw_create(struct block_node *file, struct options *opts, struct err
     if (!raw_check_prealloc(prealloc, errp)) {
         return false;
     }
-    resize.size = align_up(resize.size, 512);
-    resize.prealloc = prealloc;
+    resize->size = align_up(resize->size, 512);
+    resize->prealloc = prealloc;
+    return true;
+}
+
+static bool raw_check_create(struct options *opts, struct error **errp)
+{
+    struct resize resize = {0};
+
+    return parse(opts, &resize, errp);
+}
+
+/* The protocol made the file, but without its length. */
+static bool raw_create(struct block_node *file, struct options *opts, struct error **errp)
+{
+    struct resize resize = {.node = file, .errp = errp};
+
+    if (!parse(opts, &resize, errp)) {
+        return false;
+    }
     if (!file->driver->co_truncate && resize.size <= block_length(file)) {
         return true; /* a device, or somebody else's export: it is long enough */
     }
@@ -77,6 +95,7 @@ static bool raw_measure(struct options *opts, struct block_node *source, uint64_
 
 const struct block_image_ops raw_image_ops = {
     .create_options = create_options,
+    .check_create = raw_check_create,
     .create = raw_create,
     .measure = raw_measure,
 };

@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/bytes.h"
@@ -284,9 +285,10 @@ static int co_create(void *opaque)
 
 /* ---- data file ------------------------------------------------------------------------------- */
 
-/* A relative name begins, like a backing file's, at the folder of the image. */
+/* A relative name begins, like a backing file's, at the folder of the image. *made: its path, if it was
+ * not there before. */
 static bool create_data_file(const struct block_node *file, const struct qcow2_create_options *o,
-                             struct error **errp)
+                             char **made, struct error **errp)
 {
     autofree char *path = block_image_backing_path(file->filename, o->data_file, errp);
     autofree char *size = xasprintf("%" PRIu64, o->size);
@@ -302,9 +304,15 @@ static bool create_data_file(const struct block_node *file, const struct qcow2_c
         error_set(errp, "Protocol driver '%s' does not support creating new images",
                   name ? name : path);
     } else {
+        const char *filename = options_get(opts, "filename");
+        autofree char *target = filename ? xstrdup(filename) : NULL;
+        bool existed = !target || access(target, F_OK) == 0;
         options_set(opts, "size", size);
         options_set(opts, "preallocation", block_prealloc_names[o->prealloc]);
         ok = driver->create(opts, errp);
+        if (!existed && access(target, F_OK) == 0) {
+            *made = xstrdup(target);
+        }
     }
     options_free(opts);
     return ok;
@@ -339,24 +347,37 @@ static int encode_header(const struct qcow2_create_options *o, const struct qcow
     return qcow2_encode_header(&s, cluster);
 }
 
+/* The header, a cluster, which the caller frees; NULL if there cannot be such an image. */
+static uint8_t *plan_image(const struct qcow2_create_options *o, struct qcow2_layout *layout,
+                           struct error **errp)
+{
+    if (!qcow2_plan_layout(o, layout) ||
+        layout->reftable_clusters > QCOW2_MAX_REFTABLE_BYTES >> o->cluster_bits ||
+        layout->clusters > QCOW2_MAX_OFFSET >> o->cluster_bits) {
+        error_set(errp, "The image size is too large for file format 'qcow2' (try using a larger "
+                        "cluster size)");
+        return NULL;
+    }
+    uint8_t *header = xmalloc(layout->cluster_size);
+    if (encode_header(o, layout, header) < 0) {
+        error_set(errp,
+                  "The names of the backing file and the data file do not fit into a cluster "
+                  "of %" PRIu32 " bytes; use a larger cluster_size or shorter names",
+                  layout->cluster_size);
+        free(header);
+        return NULL;
+    }
+    return header;
+}
+
 static bool create_image(struct block_node *file, const struct qcow2_create_options *o,
                          struct error **errp)
 {
     struct qcow2_layout layout;
+    autofree uint8_t *header = plan_image(o, &layout, errp);
+    autofree char *made = NULL;
 
-    if (!qcow2_plan_layout(o, &layout) ||
-        layout.reftable_clusters > QCOW2_MAX_REFTABLE_BYTES >> o->cluster_bits ||
-        layout.clusters > QCOW2_MAX_OFFSET >> o->cluster_bits) {
-        error_set(errp, "The image size is too large for file format 'qcow2' (try using a larger "
-                        "cluster size)");
-        return false;
-    }
-    autofree uint8_t *header = xmalloc(layout.cluster_size);
-    if (encode_header(o, &layout, header) < 0) {
-        error_set(errp,
-                  "The names of the backing file and the data file do not fit into a cluster "
-                  "of %" PRIu32 " bytes; use a larger cluster_size or shorter names",
-                  layout.cluster_size);
+    if (!header) {
         return false;
     }
     uint64_t end = file_end(&layout);
@@ -365,11 +386,26 @@ static bool create_image(struct block_node *file, const struct qcow2_create_opti
                         file->filename, block_length(file), end);
         return false;
     }
-    if (o->data_file && !create_data_file(file, o, errp)) {
-        return false;
-    }
     struct create create = {.file = file, .o = o, .l = &layout, .header = header, .errp = errp};
-    return block_run(co_create, &create) == 0;
+    bool ok = (!o->data_file || create_data_file(file, o, &made, errp)) &&
+              block_run(co_create, &create) == 0;
+    if (!ok && made) {
+        unlink(made);
+    }
+    return ok;
+}
+
+bool qcow2_check_create(struct options *opts, struct error **errp)
+{
+    struct qcow2_create_options o;
+    struct qcow2_layout layout;
+    uint8_t *header =
+        qcow2_parse_create_options(opts, &o, errp) ? plan_image(&o, &layout, errp) : NULL;
+    bool ok = header;
+
+    free(header);
+    qcow2_create_options_free(&o);
+    return ok;
 }
 
 bool qcow2_create(struct block_node *file, struct options *opts, struct error **errp)

@@ -26,7 +26,7 @@ const struct block_create_option qcow2_create_option_list[] = {
     {"data_file_raw", BLOCK_OPTION_BOOL, "The data file is always a valid raw image", NULL},
     {"lazy_refcounts", BLOCK_OPTION_BOOL, "Refcounts are updated late", "off"},
     {"refcount_bits", BLOCK_OPTION_UINT, "Width of refcounts, 1 to 64 bits", "16"},
-    {"nocow", BLOCK_OPTION_BOOL, "No copy-on-write of the host's file (btrfs)", NULL},
+    {"nocow", BLOCK_OPTION_BOOL, "No copy-on-write of the host's file (btrfs)", .of_file = true},
     {NULL},
 };
 
@@ -241,7 +241,7 @@ bool qcow2_parse_create_options(struct options *opts, struct qcow2_create_option
 {
     static const char *const compressions[] = {"zlib", "zstd", NULL};
     int prealloc = BLOCK_PREALLOC_OFF, compression = QCOW2_COMPRESSION_ZLIB;
-    bool nocow = false; /* the protocol's, which has made the file by now */
+    bool nocow = false; /* the protocol's */
 
     *o = (struct qcow2_create_options){.version = 3, .refcount_order = 4};
     o->backing_file = take_name(opts, "backing_file");

@@ -7,6 +7,7 @@
 
 const struct block_image_ops qcow2_image_ops = {
     .create_options = qcow2_create_option_list,
+    .check_create = qcow2_check_create,
     .create = qcow2_create,
     .measure = qcow2_measure,
     .info = qcow2_info,

@@ -448,6 +448,7 @@ struct qcow2_plan; /* rebuild.h */
 
 /* Image operations (image.h) of the files named there. */
 extern const struct block_image_ops qcow2_image_ops;
+bool qcow2_check_create(struct options *opts, struct error **errp);
 bool qcow2_create(struct block_node *file, struct options *opts, struct error **errp);
 bool qcow2_measure(struct options *opts, struct block_node *source, uint64_t size,
                    struct block_measure *measure, struct error **errp);

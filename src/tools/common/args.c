@@ -105,6 +105,21 @@ static void make_tables(const struct tool_option *options, bool leading,
     }
 }
 
+/* QEMU's rule: a list of something, and no comma at its end that would have to be ",,". */
+static bool check_list(const char *arg, struct error **errp)
+{
+    size_t length = strlen(arg), end = length;
+
+    while (end && arg[end - 1] == ',') {
+        end--;
+    }
+    if (!end || *arg == ',' || (length - end) % 2) {
+        error_set(errp, "Invalid option list: %s", arg);
+        return false;
+    }
+    return true;
+}
+
 static bool store(const struct tool_option *option, void *fields, const char *arg,
                   struct error **errp)
 {
@@ -118,6 +133,9 @@ static bool store(const struct tool_option *option, void *fields, const char *ar
         *(const char **)field = arg;
         break;
     case TOOL_APPEND: {
+        if (!check_list(arg, errp)) {
+            return false;
+        }
         char **text = field;
         char *longer = *text ? xasprintf("%s,%s", *text, arg) : xstrdup(arg);
         free(*text);

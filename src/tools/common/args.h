@@ -24,7 +24,7 @@
 enum tool_arg_type {
     TOOL_FLAG = 1, /* bool: becomes true */
     TOOL_STRING,   /* const char *: of argv; the last one counts */
-    TOOL_APPEND,   /* char *: all of them with ',' between; the caller frees it */
+    TOOL_APPEND,   /* char *: lists of options, all with ',' between; the caller frees it */
     TOOL_LIST,     /* struct tool_list: all of them */
     TOOL_CALL      /* call(fields, option, argument or NULL) in the order of the command line */
 };

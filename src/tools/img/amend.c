@@ -64,7 +64,7 @@ static bool print_help(const char *format, struct error **errp)
         }
     }
     printf("Amend options for '%s':\n", format);
-    img_print_option_list(list);
+    img_print_option_list(list, true);
     return true;
 }
 

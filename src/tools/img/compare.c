@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* ferry-img compare: whether a guest sees the same in two images. Status 0: the same, 1: not, more:
- * an error. */
+/* ferry-img compare: whether a guest sees the same in two images. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -15,10 +14,12 @@
 #include "tools/img/data.h"
 #include "tools/img/img.h"
 
-#define CHUNK         (1 * MiB) /* bytes of each image that a coroutine holds */
-#define WORKERS       4
-#define STATUS_FAILED 2 /* exit status */
-#define SECTOR        512u
+#define CHUNK   (1 * MiB) /* bytes of each image that a coroutine holds */
+#define WORKERS 4
+#define SECTOR  512u
+
+/* Of the process, beside EXIT_SUCCESS: the same, and EXIT_FAILURE: not. */
+enum { STATUS_NOT_OPENED = 2, STATUS_NO_STATUS = 3, STATUS_NOT_READ = 4 };
 
 struct compare {
     struct img_common common;
@@ -30,8 +31,8 @@ struct compare {
     uint64_t next, end; /* bytes */
     uint64_t mismatch;  /* the lowest offset, UINT64_MAX: none */
     bool status_differs;
-    int ret; /* the first error */
-    const char *failed_what;
+    int ret;             /* the first error */
+    bool failed_reading; /* else it was asking for the status */
     uint64_t failed_at;
     int failed_image;
     struct progress progress;
@@ -44,11 +45,11 @@ struct piece {
 
 /* ---- what is next ---------------------------------------------------------------------------- */
 
-static void fail(struct compare *c, int image, int ret, const char *what, uint64_t offset)
+static void fail(struct compare *c, int image, int ret, bool reading, uint64_t offset)
 {
     if (!c->ret) {
         c->ret = ret;
-        c->failed_what = what;
+        c->failed_reading = reading;
         c->failed_at = offset;
         c->failed_image = image;
     }
@@ -73,7 +74,7 @@ static int co_status(struct compare *c, int image, uint64_t offset, uint64_t *le
     }
     int status = block_co_status_above(node, NULL, offset, length, &map, NULL, NULL);
     if (status < 0) {
-        fail(c, image, status, "querying block status", offset);
+        fail(c, image, status, false, offset);
     }
     return status;
 }
@@ -129,7 +130,7 @@ static bool co_read(struct compare *c, int image, const struct piece *piece, voi
     int ret = data_co_read_padded(c->images[image], piece->offset, to, piece->length);
 
     if (ret < 0) {
-        fail(c, image, ret, "reading", piece->offset);
+        fail(c, image, ret, true, piece->offset);
     }
     return ret == 0;
 }
@@ -185,9 +186,10 @@ static bool compare_up_to(struct compare *c, uint64_t end)
 static int report(struct compare *c, char **names, struct error **errp)
 {
     if (c->ret) {
-        error_set_errno(errp, -c->ret, "Error while %s at offset %" PRIu64 " of %s", c->failed_what,
-                        c->failed_at, names[c->failed_image]);
-        return STATUS_FAILED;
+        error_set_errno(errp, -c->ret, "Error while %s at offset %" PRIu64 " of %s",
+                        c->failed_reading ? "reading" : "querying block status", c->failed_at,
+                        names[c->failed_image]);
+        return c->failed_reading ? STATUS_NOT_READ : STATUS_NO_STATUS;
     }
     if (!c->common.quiet) {
         printf(c->status_differs ? "Strict mode: Offset %" PRIu64 " block status mismatch!\n"
@@ -229,14 +231,14 @@ static int compare_images(struct compare *c, char **names, struct error **errp)
 static int run(void *fields, int count, char **operands, struct error **errp)
 {
     struct compare *c = fields;
-    int status = STATUS_FAILED;
+    int status = STATUS_NOT_OPENED;
 
     if (count != 2) {
         tool_usage_error(errp, "Expecting two image file names");
         return EXIT_FAILURE;
     }
     if (!tool_check_cache(c->cache, "source cache", errp)) {
-        return STATUS_FAILED;
+        return STATUS_NOT_OPENED;
     }
     for (int i = 0; i < 2; i++) {
         c->images[i] = img_open(
@@ -281,7 +283,7 @@ static const struct tool_option options[] = {
 const struct img_command img_compare = {
     .name = "compare",
     .operands = "FILE1 FILE2",
-    .summary = "says whether two images have the same contents: status 0 yes, 1 no, 2 error",
+    .summary = "says whether two images have the same contents: status 0 yes, 1 no, more an error",
     .options = options,
     .fields_size = sizeof(struct compare),
     .run = run,

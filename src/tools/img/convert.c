@@ -76,6 +76,9 @@ static const char *find_conflict(const struct convert *c, int count)
     if (c->skip_broken && !c->bitmaps) {
         return "Use of --skip-broken-bitmaps requires --bitmaps";
     }
+    if (c->bitmaps && count > 2) {
+        return "Copying bitmaps only possible with single source";
+    }
     if (c->offload && c->compressed) {
         return "Cannot enable copy offloading when -c is used";
     }
@@ -278,12 +281,12 @@ static bool create_target(struct convert *c, struct error **errp)
         return false;
     }
     c->copy.target_has_backing = options_has(opts, "backing_file");
-    bool ok = c->backing || img_set_backing(opts, format, NULL, c->backing_format, errp);
+    uint64_t ignored;
+    bool ok = (c->backing || img_set_backing(opts, format, NULL, c->backing_format, errp)) &&
+              options_get_size(opts, "size", 1, &ignored, errp);
     if (ok) {
         autofree char *size = xasprintf("%" PRIu64, c->copy.total);
-        if (!options_has(opts, "size")) {
-            options_set(opts, "size", size);
-        }
+        options_set(opts, "size", size); /* the sources', whatever -o says */
         c->target_is_new = img_is_new(c->target_name);
         signals_catch();
         ok = block_image_create(c->target_name, format, opts, 0, errp);

@@ -42,13 +42,15 @@ static int compare_names(const void *a, const void *b)
     return strcmp((*x)->name, (*y)->name);
 }
 
-void img_print_option_list(const struct block_create_option *options)
+void img_print_option_list(const struct block_create_option *options, bool with_file)
 {
     const struct block_create_option *sorted[64] = {0};
     size_t count = 0;
 
     for (; options->name && count < ARRAY_SIZE(sorted); options++) {
-        sorted[count++] = options;
+        if (with_file || !options->of_file) {
+            sorted[count++] = options;
+        }
     }
     qsort(sorted, count, sizeof(sorted[0]), compare_names);
     for (size_t i = 0; i < count; i++) {
@@ -69,7 +71,11 @@ bool img_create_help(const char *format, const char *filename, struct error **er
     } else {
         printf("Supported %s options:\n", format);
     }
-    img_print_option_list(known);
+    img_print_option_list(known, filename);
+    if (!filename) {
+        printf("\nThe protocol level may support further options.\n"
+               "Specify the target filename to include those options.\n");
+    }
     return true;
 }
 

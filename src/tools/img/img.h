@@ -88,7 +88,8 @@ bool img_set_backing(struct options *opts, const char *format, const char *backi
                      const char *backing_format, struct error **errp);
 /* -o help. filename: or NULL. */
 bool img_create_help(const char *format, const char *filename, struct error **errp);
-void img_print_option_list(const struct block_create_option *options);
+/* with_file: also what is passed on to the file. */
+void img_print_option_list(const struct block_create_option *options, bool with_file);
 
 /* info.c: the table of `info` and `snapshot -l`. */
 void img_print_snapshots(const struct block_snapshot *list, size_t count);

@@ -11,7 +11,7 @@
 
 struct snapshot {
     struct img_common common;
-    int action; /* 'l', 'a', 'c' or 'd'; 0: list */
+    int action; /* 'l', 'a', 'c' or 'd'; 0: none */
     const char *name;
 };
 
@@ -119,8 +119,11 @@ static void act(const struct snapshot *s, struct block_node *node, struct error 
             error_prepend(errp, "Could not delete snapshot '%s': ", s->name);
         }
         break;
-    default:
+    case 'l':
         list(node);
+        break;
+    default:
+        break; /* as qemu-img: only whether it can be opened */
     }
 }
 
@@ -156,7 +159,7 @@ static int run(void *fields, int count, char **operands, struct error **errp)
 static const struct tool_option options[] = {
     IMG_OPTION_FORMAT,
     IMG_OPTION_IMAGE_OPTS,
-    {'l', NULL, TOOL_CALL, 0, NULL, "list all (what it does without an action)", set_action},
+    {'l', NULL, TOOL_CALL, 0, NULL, "list all", set_action},
     {'c', NULL, TOOL_CALL, 0, "SNAPSHOT", "make one", set_action},
     {'a', NULL, TOOL_CALL, 0, "SNAPSHOT", "go back to it: ID or NAME", set_action},
     {'d', NULL, TOOL_CALL, 0, "SNAPSHOT", "delete it: ID or NAME", set_action},
