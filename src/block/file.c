@@ -25,6 +25,7 @@
 #include "base/log.h"
 #include "base/options.h"
 #include "base/range.h"
+#include "block/advice.h"
 #include "block/drivers.h"
 
 #define SECTOR 512
@@ -93,7 +94,7 @@ static void explain_open_error(int err, const char *filename, unsigned flags, st
         int fd = open_as(filename, flags & ~(BLOCK_OPEN_RDWR | BLOCK_OPEN_NOCACHE));
         if (fd >= 0) {
             close(fd);
-            error_add_hint(errp, "it can be read; use read-only=on to go without writing");
+            error_add_hint(errp, "%s", block_advice()->only_readable);
         }
     }
 }

@@ -18,6 +18,7 @@
 
 #include "base/error.h"
 #include "base/range.h"
+#include "block/advice.h"
 #include "block/file.h"
 
 #define LOCK_USED     100
@@ -90,6 +91,7 @@ bool file_lock(int fd, const char *filename, bool write, bool required, bool *ha
         if (used & BIT(p) && others_keep(fd, LOCK_UNSHARED + p)) {
             error_set(errp, "Failed to get \"%s\" lock: another process is using '%s'", names[p],
                       filename);
+            block_advice()->in_use(filename, false, errp);
             return false;
         }
     }
@@ -117,6 +119,7 @@ bool file_lock_move(int old_fd, bool old_write, int fd, bool write, bool exclusi
     if (write && others_keep(fd, LOCK_UNSHARED + WRITE)) {
         error_set(errp, "Failed to get \"%s\" lock: another process is using '%s'", names[WRITE],
                   filename);
+        block_advice()->in_use(filename, false, errp);
         set_locks(old_fd, F_RDLCK, old_write, exclusive);
         return false;
     }
@@ -136,9 +139,7 @@ bool file_lock_exclusive(int fd, const char *filename, struct error **errp)
         file_unlock_exclusive(fd);
         error_set(errp, "Failed to get shared \"%s\" lock: another process is using '%s'",
                   names[WRITE], filename);
-        error_add_hint(errp,
-                       "Or another drive of this VM is. Devices that all have share-rw=on may "
-                       "use it together.");
+        block_advice()->in_use(filename, true, errp);
         return false;
     }
     return true;

@@ -71,6 +71,14 @@ struct block_backend *block_image_open(const struct block_image_how *how, struct
     if (!node) {
         return NULL;
     }
+    if (how->writable && !(node->flags & BLOCK_OPEN_RDWR)) {
+        error_set(errp,
+                  "Block node is read-only: '%s', which %s wants to write; leave out read-only=on "
+                  "and auto-read-only=on",
+                  node->filename, how->user);
+        block_node_unref(node);
+        return NULL;
+    }
     bool shares_write = how->shares_write || how->flags & BLOCK_OPEN_FORCE_SHARE;
     struct block_backend *be =
         backend_attach(node->name, how->user, how->writable, shares_write, errp);

@@ -811,6 +811,44 @@ def file_size_limit(p, long):
 
 
 @case
+def advice(p, long):
+    """What cannot be opened: the file is named, and what helps is something that this program has."""
+    p.prepare(*BASE, *RAW)
+
+    def expect(words, *texts, prefix=()):
+        status, _, err = run([*prefix, p.program, *words], p.ours)
+        if status != 1 or "VM" in err or "share-rw" in err or "#block" in err:
+            raise Fault(f"{' '.join(map(str, words))}: status {status}: {err}")
+        for text in texts:
+            if text not in err:
+                raise Fault(f"{' '.join(map(str, words))} does not say {text!r}: {err}")
+
+    with subprocess.Popen(["qemu-io", "a.qcow2"], cwd=p.ours, stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as holder:
+        holder.stdin.write(b"read 0 512\n")
+        holder.stdin.flush()
+        holder.stdout.readline()
+        for words in (["info", "a.qcow2"], ["resize", "a.qcow2", "20M"], ["check", "a.qcow2"],
+                      ["create", "-f", "qcow2", "a.qcow2", "1M"], ["convert", "-n", "a.raw", "a.qcow2"]):
+            expect(words, 'Failed to get ', '"write" lock', "\nIs another process using the image [a.qcow2]?\n",
+                   "\n-U opens it")
+        holder.stdin.close()
+    options = "driver=qcow2,file.filename=a.qcow2,read-only=on"
+    for words in (["resize", "--image-opts", options, "20M"], ["snapshot", "-c", "x", "--image-opts", options],
+                  ["amend", "-o", "compat=0.10", "--image-opts", options],
+                  ["convert", "-n", "--target-image-opts", "a.raw", options]):
+        expect(words, "Block node is read-only: 'a.qcow2'", "leave out read-only=on")
+    if os.geteuid() == 0 and shutil.which("setpriv"):
+        p.ours.parent.parent.chmod(0o711)
+        if not all(folder.stat().st_mode & 1 for folder in p.ours.parents):
+            return  # where we were built is not for others
+        for words in (["resize", "a.qcow2", "20M"], ["snapshot", "-c", "x", "a.qcow2"],
+                      ["amend", "-o", "compat=0.10", "a.qcow2"]):
+            expect(words, "Could not open 'a.qcow2': Permission denied", "it can be read; its permissions",
+                   prefix=("setpriv", "--reuid=65534", "--clear-groups"))
+
+
+@case
 def help_texts(p, long):
     """Every command has a help, and it names every option once."""
     _, out, _ = p.ferry("--help")

@@ -14,6 +14,7 @@
 #include "base/options.h"
 #include "base/process.h"
 #include "base/range.h"
+#include "block/advice.h"
 #include "block/nbd_creds.h"
 #include "block/node.h"
 #include "block/throttle_group.h"
@@ -75,11 +76,36 @@ bool tool_add_object(const char *text, struct error **errp)
     return ok;
 }
 
+/* ---- advice ---------------------------------------------------------------------------------- */
+
+static bool has_force_share;
+
+static void in_use(const char *filename, bool by_claim, struct error **errp)
+{
+    (void)by_claim;
+    error_add_hint(errp, "Is another process using the image [%s]?",
+                   filename); /* as QEMU's tools */
+    if (has_force_share) {
+        error_add_hint(errp, "-U opens it nevertheless, to read what may be torn.");
+    }
+}
+
+static const struct block_advice tool_advice = {
+    .in_use = in_use,
+    .only_readable = "it can be read; its permissions or its file system do not let you write it",
+};
+
+void tool_has_force_share(void)
+{
+    has_force_share = true;
+}
+
 /* ---- start and end --------------------------------------------------------------------------- */
 
 void tool_begin(const char *name)
 {
     process_begin();
+    block_set_advice(&tool_advice);
     program = name;
     log_set_program(name);
 }

@@ -21,6 +21,8 @@
 bool tool_start(const char *program, bool only_requests, struct error **errp);
 /* process_begin(), and names the program in messages: for what comes before tool_start(). */
 void tool_begin(const char *program);
+/* Commands of it have -U, which errors may advise. */
+void tool_has_force_share(void);
 /* Nodes that are left (of tool_add_object() and the like) go, then the loop. */
 void tool_end(void);
 

@@ -180,6 +180,7 @@ int main(int argc, char **argv)
     struct error *err = NULL;
     int status = EXIT_FAILURE;
 
+    tool_has_force_share();
     if (tool_start("ferry-img", true, &err)) {
         status = run(argc, argv, &err);
     }
