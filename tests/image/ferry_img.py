@@ -801,11 +801,12 @@ def file_size_limit(p, long):
     """RLIMIT_FSIZE is an error of the write, not the end of the process."""
     p.prepare(*RAW)
     for words in ("create -f raw x 3M", "convert a.raw x", "resize -f raw a.raw 30M",
-                  "create -f qcow2 -o preallocation=full x 3M"):
+                  "create -f qcow2 -o preallocation=full x 3M",
+                  "create -f qcow2 -o data_file=d,preallocation=full x 3M"):
         status, _, err = shell(p, f"ulimit -f 1024; $0 {words}")
         if status != 1 or "File too large" not in err:
             raise Fault(f"{words}: status {status}: {err}")
-        if (p.ours / "x").exists():
+        if (p.ours / "x").exists() or (p.ours / "d").exists():
             raise Fault(f"{words} leaves a file")
 
 

@@ -318,12 +318,13 @@ static bool create_data_file(const struct block_node *file, const struct qcow2_c
                   name ? name : path);
     } else {
         const char *filename = options_get(opts, "filename");
-        autofree char *new = filename &&access(filename, F_OK) < 0 ? xstrdup(filename) : NULL;
+        autofree char *target = filename ? xstrdup(filename) : NULL;
+        bool existed = !target || access(target, F_OK) == 0;
         options_set(opts, "size", size);
         options_set(opts, "preallocation", block_prealloc_names[o->prealloc]);
         ok = driver->create(opts, errp);
-        if (new &&access(new, F_OK) == 0) {
-            *made = xstrdup(new);
+        if (!existed && access(target, F_OK) == 0) {
+            *made = xstrdup(target);
         }
     }
     options_free(opts);
