@@ -15,6 +15,7 @@ enum option_kind {
     OPTION_FLAG,    /* bool at offset */
     OPTION_TEXT,    /* const char * at offset, the last one counts */
     OPTION_LIST,    /* struct text_list at offset */
+    OPTION_SHORT,   /* short for an item of the list at offset, `item` and the argument */
     OPTION_FIXED,   /* only the values of `values` are there; nothing to do for them */
     OPTION_LACKING, /* QEMU has it, ferry not: `help` says what to do instead */
     OPTION_HELP,
@@ -30,6 +31,7 @@ struct option {
     const char *argument; /* for the help text */
     const char *help;
     const char *const *values;
+    const char *item;
 };
 
 static const char *const only_none[] = {"none", NULL};
@@ -54,6 +56,17 @@ static const char *const monitors[] = {"none", "null", NULL};
         .name = n, .kind = OPTION_FIXED, .has_argument = true, .argument = a, .help = h,           \
         .values = v                                                                                \
     }
+/* Where the order of this and the option that it stands for counts. */
+#define SHORT(n, f, i, h)                                                                          \
+    {                                                                                              \
+        .name = n, .kind = OPTION_SHORT, .offset = offsetof(struct cmdline, f), .help = h,         \
+        .item = i                                                                                  \
+    }
+#define SHORT_FOR(n, f, i, a, h)                                                                   \
+    {                                                                                              \
+        .name = n, .kind = OPTION_SHORT, .offset = offsetof(struct cmdline, f),                    \
+        .has_argument = true, .argument = a, .help = h, .item = i                                  \
+    }
 #define LACKING(n, arg, h)                                                                         \
     {                                                                                              \
         .name = n, .kind = OPTION_LACKING, .has_argument = arg, .help = h                          \
@@ -76,13 +89,14 @@ static const struct option options[] = {
      .help = "select the machine ('-machine help' lists them)\n"
              "accel=accel1[:accel2[:...]] selects the accelerator\n"
              "kernel-irqchip=on|split|off who emulates the interrupt chips\n"
-             "acpi=on|off, i8042=on|off, pit=on|off, max-ram-below-4g=size"},
+             "acpi=on|off|auto, i8042=on|off, pit=on|off, max-ram-below-4g=size\n"
+             "kernel=, initrd=, append=, firmware= same as -kernel, -initrd, -append, -bios"},
     LIST("accel", accel, "[accel=]accelerator[,prop[=value][,...]]",
          "select the accelerator ('-accel help' lists them); may be repeated, the first that\n"
          "works is taken\n"
          "kernel-irqchip=on|split|off who emulates the interrupt chips\n"
          "force=on run although the start-up probe says that kernels cannot run"),
-    FLAG("enable-kvm", enable_kvm, "same as -accel kvm"),
+    SHORT("enable-kvm", machine, "accel=kvm", "same as -machine accel=kvm"),
     TEXT("cpu", cpu, "model[,+feature][,-feature][,feature=on|off]",
          "select the CPU ('-cpu help' lists models and features)"),
     TEXT("smp", smp,
@@ -108,10 +122,12 @@ static const struct option options[] = {
          "use 'file' as a drive image"),
     FLAG("snapshot", snapshot, "drives take writes in temporary files, images stay as they are"),
     HEADING("Boot options:"),
-    TEXT("kernel", kernel, "file", "boot a bzImage, an ELF file with a PVH note or multiboot"),
-    TEXT("append", append, "cmdline", "kernel command line"),
-    TEXT("initrd", initrd, "file", "initial RAM disk, or multiboot modules"),
-    TEXT("bios", bios, "file", "firmware image, placed so that it ends at 4 GiB"),
+    SHORT_FOR("kernel", machine, "kernel=", "file",
+              "boot a bzImage, an ELF file with a PVH note or multiboot"),
+    SHORT_FOR("append", machine, "append=", "cmdline", "kernel command line"),
+    SHORT_FOR("initrd", machine, "initrd=", "file", "initial RAM disk, or multiboot modules"),
+    SHORT_FOR("bios", machine, "firmware=", "file",
+              "firmware image, placed so that it ends at 4 GiB"),
     HEADING("Character device options:"),
     LIST("chardev", chardev, "backend,id=id[,prop[=value][,...]]",
          "add a character device ('-chardev help' lists them)"),
@@ -132,8 +148,9 @@ static const struct option options[] = {
     LIST("object", object, "TYPENAME[,PROP1=VALUE1,...]",
          "create an object ('-object help' lists them)"),
     FLAG("S", stopped, "freeze the CPUs at start-up (QMP 'cont' starts them)"),
-    FLAG("no-reboot", no_reboot, "exit instead of rebooting"),
-    FLAG("no-shutdown", no_shutdown, "stop instead of exiting when the guest powers off"),
+    SHORT("no-reboot", action, "reboot=shutdown", "exit instead of rebooting"),
+    SHORT("no-shutdown", action, "shutdown=pause",
+          "stop instead of exiting when the guest powers off"),
     LIST("action", action,
          "reboot=reset|shutdown|none / shutdown=poweroff|pause / "
          "panic=pause|shutdown|exit-failure|none",
@@ -143,7 +160,7 @@ static const struct option options[] = {
      .kind = OPTION_FLAG,
      .offset = SIZE_MAX,
      .help = "no configuration files (ferry reads none)"},
-    FLAG("no-acpi", no_acpi, "same as -machine acpi=off"),
+    SHORT("no-acpi", machine, "acpi=off", "same as -machine acpi=off"),
     {.name = "no-hpet", .kind = OPTION_FLAG, .offset = SIZE_MAX, .help = "no HPET (there is none)"},
     TEXT("rtc", rtc, "[base=utc|localtime|<datetime>][,clock=host|vm][,driftfix=none]",
          "set the clock's start"),
@@ -289,6 +306,29 @@ static void print_values(const struct option *o)
     }
 }
 
+static void append(struct text_list *list, const char *text)
+{
+    list->text = xreallocarray(list->text, list->count + 1, sizeof(*list->text));
+    list->text[list->count++] = text;
+}
+
+/* "kernel=" and "a,b": "kernel=a,,b". */
+static char *make_item(const char *item, const char *value)
+{
+    size_t length = strlen(item);
+    char *text = xmalloc(length + 2 * strlen(value) + 1), *out = text + length;
+
+    memcpy(text, item, length);
+    for (; *value; value++) {
+        *out++ = *value;
+        if (*value == ',') {
+            *out++ = ',';
+        }
+    }
+    *out = 0;
+    return text;
+}
+
 static bool store(struct cmdline *cmdline, const struct option *o, const char *value,
                   struct error **errp)
 {
@@ -303,10 +343,14 @@ static bool store(struct cmdline *cmdline, const struct option *o, const char *v
     case OPTION_TEXT:
         *(const char **)field = value;
         return true;
-    case OPTION_LIST: {
-        struct text_list *list = field;
-        list->text = xreallocarray(list->text, list->count + 1, sizeof(*list->text));
-        list->text[list->count++] = value;
+    case OPTION_LIST:
+        append(field, value);
+        return true;
+    case OPTION_SHORT: {
+        char *item = make_item(o->item, value ? value : "");
+
+        append(&cmdline->made, item);
+        append(field, item);
         return true;
     }
     case OPTION_FIXED:
@@ -372,13 +416,21 @@ enum cmdline_result cmdline_parse(struct cmdline *cmdline, int argc, char **argv
     return CMDLINE_RUN;
 }
 
+static void free_list(struct text_list *list)
+{
+    free(list->text);
+    *list = (struct text_list){0};
+}
+
 void cmdline_free(struct cmdline *cmdline)
 {
+    for (size_t i = 0; i < cmdline->made.count; i++) {
+        free((char *)cmdline->made.text[i]);
+    }
+    free_list(&cmdline->made);
     for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
         if (options[i].kind == OPTION_LIST) {
-            struct text_list *list = (void *)((char *)cmdline + options[i].offset);
-            free(list->text);
-            *list = (struct text_list){0};
+            free_list((struct text_list *)((char *)cmdline + options[i].offset));
         }
     }
 }

@@ -81,9 +81,6 @@ struct machine *config_machine(const struct cmdline *cmdline, struct error **err
         for (size_t i = 0; i < count && !err; i++) {
             apply_properties(machine, opts[i], &err);
         }
-        if (cmdline->no_acpi) {
-            machine->acpi = false;
-        }
     }
     for (size_t i = 0; i < count; i++) {
         options_free(opts[i]);
@@ -324,12 +321,6 @@ bool config_actions(const struct cmdline *cmdline, struct lifecycle_actions *act
                     struct error **errp)
 {
     *actions = (struct lifecycle_actions){0};
-    if (cmdline->no_reboot) {
-        actions->reboot = REBOOT_SHUTDOWN;
-    }
-    if (cmdline->no_shutdown) {
-        actions->shutdown = SHUTDOWN_PAUSE;
-    }
     for (size_t i = 0; i < cmdline->action.count; i++) {
         if (!one_action(cmdline->action.text[i], actions, errp)) {
             return false;

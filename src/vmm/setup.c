@@ -39,20 +39,32 @@ static struct {
 
 /* ---- help ----------------------------------------------------------------------------------- */
 
-/* "TYPE,help" or "help": the type, to be freed, or NULL. True if help is asked for. */
+/* True if an item of a list is "help" and no value: "TYPE,help", "help", but not "path=a,,help".
+ * *type: the first item, to be freed, or NULL. */
 static bool asks_help(const char *text, char **type)
 {
-    const char *comma = strrchr(text, ',');
+    const char *item = text;
 
     *type = NULL;
-    if (cmdline_wants_help(text)) {
-        return true;
+    if (*text == '{') {
+        return false;
     }
-    if (comma && cmdline_wants_help(comma + 1)) {
-        *type = xstrndup(text, strcspn(text, ","));
-        return true;
+    for (const char *p = text;; p++) {
+        if (p[0] == ',' && p[1] == ',') {
+            p++;
+        } else if (!*p || *p == ',') {
+            autofree char *word = xstrndup(item, (size_t)(p - item));
+
+            if (cmdline_wants_help(word)) {
+                *type = item == text ? NULL : xstrndup(text, strcspn(text, ","));
+                return true;
+            }
+            if (!*p) {
+                return false;
+            }
+            item = p + 1;
+        }
     }
-    return false;
 }
 
 static bool list_help(const struct text_list *list,
@@ -281,7 +293,7 @@ static bool add_device(struct options *opts, struct error **errp)
     return ok;
 }
 
-/* -accel, -machine accel= and -enable-kvm; nothing: the default order. */
+/* -accel, or -machine accel= (-enable-kvm is one); nothing: the default order. */
 static bool setup_accel(const struct cmdline *cmdline, struct error **errp)
 {
     const char *entries[32];
@@ -289,7 +301,7 @@ static bool setup_accel(const struct cmdline *cmdline, struct error **errp)
     size_t count = 0;
 
     if (cmdline->accel.count && made.machine->accel) {
-        error_set(errp, "the -accel and \"-machine accel=\" options are incompatible");
+        error_set(errp, "The -accel and \"-machine accel=\" options are incompatible");
         return false;
     }
     for (size_t i = 0; i < cmdline->accel.count && count < ARRAY_SIZE(entries); i++) {
@@ -303,9 +315,6 @@ static bool setup_accel(const struct cmdline *cmdline, struct error **errp)
              item = strtok_r(NULL, ":", &save)) {
             entries[count++] = item;
         }
-    }
-    if (cmdline->enable_kvm && count == 0) {
-        entries[count++] = "kvm";
     }
     made.accel =
         accel_init(entries, count, made.machine->kernel_irqchip, made.machine->smp.max_cpus, errp);
@@ -366,10 +375,6 @@ static bool setup_machine_text(const struct cmdline *cmdline, struct error **err
         return false;
     }
     made.machine = machine;
-    machine->kernel = cmdline->kernel ? xstrdup(cmdline->kernel) : NULL;
-    machine->initrd = cmdline->initrd ? xstrdup(cmdline->initrd) : NULL;
-    machine->append = cmdline->append ? xstrdup(cmdline->append) : NULL;
-    machine->bios = cmdline->bios ? xstrdup(cmdline->bios) : NULL;
     return config_memory(machine, cmdline->memory, errp) &&
            config_smp(machine, cmdline->smp, errp) && config_rtc(machine, cmdline->rtc, errp) &&
            config_name(cmdline->name, &made.name, errp);
@@ -383,7 +388,7 @@ static bool check_boot(const struct cmdline *cmdline, struct error **errp)
     for (size_t i = 0; i < cmdline->device.count; i++) {
         loader = loader || !strncmp(cmdline->device.text[i], "loader,", 7);
     }
-    if (!cmdline->kernel && !cmdline->bios && !loader && made.accel->ops->has_vcpus) {
+    if (!made.machine->kernel && !made.machine->bios && !loader && made.accel->ops->has_vcpus) {
         error_set(errp, "there is nothing to boot: give -kernel FILE or -bios FILE");
         error_add_hint(errp, "This build starts no firmware of its own yet.");
         return false;

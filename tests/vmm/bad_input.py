@@ -201,6 +201,8 @@ ALONE = [
     ("-nodefaults -display none -M q35 -accel qtest -accel nope", "nope"),
     ("-nodefaults -display none -machine accel=nope", "nope"),
     ("-nodefaults -display none -machine accel=qtest -accel qtest", "incompatible"),
+    ("-nodefaults -display none -enable-kvm -accel qtest",
+     'The -accel and "-machine accel=" options are incompatible'),
 ]
 
 

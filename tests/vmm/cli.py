@@ -588,7 +588,7 @@ def test_help(bench):
         "-version": ["ferry version "],
         "-M help": ["Supported machines are:\n", "q35", "(default)"],
         "-machine ?": ["q35"],
-        "-M q35,help": ["acpi="],
+        "-M q35,help": ["pc-q35-7.2-machine options:\n", "  acpi=<OnOffAuto>"],
         "-accel help": ["kvm\n", "qtest\n"],
         "-accel ?": ["kvm\n"],
         "-cpu help": ["x86 host", "EPYC", "Recognized CPUID flags:"],
@@ -619,6 +619,14 @@ def test_help(bench):
         status, output = bench.run(*options.split(" "), check=False)
         expect(f"status of {options}", status, 1)
         expect_that(output.startswith("ferry: ") and "nope" in output, f"{options}: {output}")
+
+
+def test_not_help(bench):
+    """Values may end in the word."""
+    status, output = bench.run("-M", "q35", "-accel", "qtest", *QUIET, "-append", "say,help",
+                               check=False)
+    expect("status", status, 1)
+    expect_that("-append need -kernel" in output, output)
 
 
 # -- main ----------------------------------------------------------------------------------------

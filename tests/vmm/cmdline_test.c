@@ -165,7 +165,8 @@ static void test_machine(void **state)
         {"q35,hpet=on", NULL, "this build has only hpet=off"},
         {"q35,apci=off", NULL,
          "Property 'pc-q35-7.2-machine.apci' not found; did you mean 'acpi'?"},
-        {"q35,acpi=maybe", NULL, "needs 'on' or 'off'"},
+        {"q35,acpi=maybe", NULL, "needs 'on', 'off' or 'auto'"},
+        {"q35,pit=maybe", NULL, "needs 'on' or 'off'"},
         {"q35,max-ram-below-4g=3", NULL, "needs a size"},
     };
 
@@ -188,6 +189,37 @@ static void test_machine(void **state)
     }
 }
 
+/* Short options count as what they stand for, in their place. */
+static void test_shorts(void **state)
+{
+    char *argv[] = {(char *)"ferry",   (char *)"-M",          (char *)"q35,accel=tcg,kernel=k0",
+                    (char *)"-kernel", (char *)"a,b",         (char *)"-enable-kvm",
+                    (char *)"-append", (char *)"x,,y",        (char *)"-M",
+                    (char *)"acpi=on", (char *)"-no-acpi",    (char *)"-initrd",
+                    (char *)"i",       (char *)"-bios",       (char *)"b",
+                    (char *)"-M",      (char *)"initrd=last", NULL};
+    struct machine *machine;
+    struct cmdline c;
+
+    assert_int_equal(cmdline_parse(&c, ARRAY_SIZE(argv) - 1, argv, NULL), CMDLINE_RUN);
+    machine = config_machine(&c, NULL);
+    assert_non_null(machine);
+    assert_string_equal(machine->accel, "kvm");
+    assert_string_equal(machine->kernel, "a,b");
+    assert_string_equal(machine->append, "x,,y");
+    assert_string_equal(machine->initrd, "last");
+    assert_string_equal(machine->bios, "b");
+    assert_false(machine->acpi);
+    machine_free(machine);
+    cmdline_free(&c);
+
+    parse(&c, NULL, "-no-acpi", "-M", "acpi=auto", NULL);
+    machine = config_machine(&c, NULL);
+    assert_true(machine->acpi);
+    machine_free(machine);
+    cmdline_free(&c);
+}
+
 static void test_actions(void **state)
 {
     struct lifecycle_actions actions;
@@ -199,6 +231,14 @@ static void test_actions(void **state)
     assert_int_equal(actions.reboot, REBOOT_SHUTDOWN);
     assert_int_equal(actions.shutdown, SHUTDOWN_PAUSE);
     assert_int_equal(actions.panic, PANIC_EXIT_FAILURE);
+    cmdline_free(&c);
+    parse(&c, NULL, "-no-reboot", "-action", "reboot=none", NULL);
+    assert_true(config_actions(&c, &actions, NULL));
+    assert_int_equal(actions.reboot, REBOOT_NONE);
+    cmdline_free(&c);
+    parse(&c, NULL, "-action", "reboot=none", "-no-reboot", NULL);
+    assert_true(config_actions(&c, &actions, NULL));
+    assert_int_equal(actions.reboot, REBOOT_SHUTDOWN);
     cmdline_free(&c);
     parse(&c, NULL, "-action", "panic=explode", NULL, NULL);
     assert_false(config_actions(&c, &actions, &err));
@@ -212,6 +252,7 @@ int main(void)
         cmocka_unit_test(test_takes_options), cmocka_unit_test(test_refuses_by_name),
         cmocka_unit_test(test_memory),        cmocka_unit_test(test_smp),
         cmocka_unit_test(test_machine),       cmocka_unit_test(test_actions),
+        cmocka_unit_test(test_shorts),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
