@@ -99,15 +99,15 @@ static const struct option options[] = {
     SHORT("enable-kvm", machine, "accel=kvm", "same as -machine accel=kvm"),
     TEXT("cpu", cpu, "model[,+feature][,-feature][,feature=on|off]",
          "select the CPU ('-cpu help' lists models and features)"),
-    TEXT("smp", smp,
-         "[[cpus=]n][,maxcpus=maxcpus][,sockets=sockets][,dies=dies][,cores=cores]"
+    LIST("smp", smp,
+         "[[cpus=]n][,maxcpus=maxcpus][,sockets=sockets][,dies=dies][,clusters=1][,cores=cores]"
          "[,threads=threads]",
          "set the number of CPUs to n [default=1]"),
-    TEXT("m", memory, "[size=]megs", "guest RAM [default: 128 MiB]; suffixes k, M, G"),
+    LIST("m", memory, "[size=]megs", "guest RAM [default: 128 MiB]; suffixes k, M, G"),
     LIST("device", device, "driver[,prop[=value][,...]]",
          "add a device ('-device help' lists them, '-device driver,help' lists properties)"),
     LIST("global", global, "driver.property=value", "set a default of a device's property"),
-    TEXT("name", name, "string[,process=string][,debug-threads=on|off]", "set the guest's name"),
+    LIST("name", name, "string[,process=string][,debug-threads=on|off]", "set the guest's name"),
     HEADING("Block device options:"),
     LIST("blockdev", blockdev,
          "[driver=]driver[,node-name=N][,discard=ignore|unmap]\n"
@@ -162,7 +162,7 @@ static const struct option options[] = {
      .help = "no configuration files (ferry reads none)"},
     SHORT("no-acpi", machine, "acpi=off", "same as -machine acpi=off"),
     {.name = "no-hpet", .kind = OPTION_FLAG, .offset = SIZE_MAX, .help = "no HPET (there is none)"},
-    TEXT("rtc", rtc, "[base=utc|localtime|<datetime>][,clock=host|vm][,driftfix=none]",
+    LIST("rtc", rtc, "[base=utc|localtime|<datetime>][,clock=host|vm][,driftfix=none]",
          "set the clock's start"),
     TEXT("pidfile", pidfile, "file", "write the process id to 'file'"),
     TEXT("d", log_items, "item1,...", "log these items ('-d help' lists them)"),

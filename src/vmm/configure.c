@@ -10,6 +10,27 @@
 #include "base/options.h"
 #include "base/range.h"
 
+/* An option that is a list of keys, given any number of times: the keys of all, the last ones
+ * counting. NULL on error; what: the option's name, for the error. */
+static struct options *merge(const struct text_list *list, const char *implied, const char *what,
+                             struct error **errp)
+{
+    struct options *all = options_new();
+
+    for (size_t i = 0; i < list->count; i++) {
+        struct options *opts = options_parse(list->text[i], implied, errp);
+
+        if (!opts) {
+            error_prepend(errp, "%s: ", what);
+            options_free(all);
+            return NULL;
+        }
+        options_merge(all, opts);
+        options_free(opts);
+    }
+    return all;
+}
+
 /* ---- -machine ------------------------------------------------------------------------------- */
 
 static const struct machine_type *default_machine(void)
@@ -96,17 +117,16 @@ struct machine *config_machine(const struct cmdline *cmdline, struct error **err
 
 /* ---- -m ------------------------------------------------------------------------------------- */
 
-bool config_memory(struct machine *machine, const char *text, struct error **errp)
+bool config_memory(struct machine *machine, const struct text_list *list, struct error **errp)
 {
     struct options *opts;
     bool ok = false;
 
-    if (!text) {
+    if (list->count == 0) {
         return true;
     }
-    opts = options_parse(text, "size", errp);
+    opts = merge(list, "size", "-m", errp);
     if (!opts) {
-        error_prepend(errp, "-m: ");
         return false;
     }
     if (options_has(opts, "slots") || options_has(opts, "maxmem")) {
@@ -114,7 +134,7 @@ bool config_memory(struct machine *machine, const char *text, struct error **err
     } else if (!options_get_size(opts, "size", MiB, &machine->ram_size, errp)) {
         error_prepend(errp, "-m: ");
     } else if (machine->ram_size == 0) {
-        error_set(errp, "-m %s: the guest needs some RAM", text);
+        error_set(errp, "-m %s: the guest needs some RAM", options_get(opts, "size"));
     } else {
         machine->ram_size = align_up(machine->ram_size, GUEST_PAGE_SIZE);
         ok = options_check_used(opts, "-m", errp);
@@ -126,7 +146,7 @@ bool config_memory(struct machine *machine, const char *text, struct error **err
 /* ---- -smp ----------------------------------------------------------------------------------- */
 
 struct topology {
-    uint64_t cpus, maxcpus, sockets, dies, cores, threads; /* 0: not given */
+    uint64_t cpus, maxcpus, sockets, dies, clusters, cores, threads; /* 0: not given */
 };
 
 /* As QEMU since 6.2: what is missing is filled in cores first, then sockets. */
@@ -184,20 +204,23 @@ static bool check_topology(const struct machine *machine, const struct topology 
     return true;
 }
 
-bool config_smp(struct machine *machine, const char *text, struct error **errp)
+bool config_smp(struct machine *machine, const struct text_list *list, struct error **errp)
 {
-    static const char *const keys[] = {"cpus", "maxcpus", "sockets", "dies", "cores", "threads"};
+    static const char *const keys[] = {
+        "cpus", "maxcpus", "sockets", "dies", "clusters", "cores", "threads",
+    };
     struct topology t = {0};
-    uint64_t *const values[] = {&t.cpus, &t.maxcpus, &t.sockets, &t.dies, &t.cores, &t.threads};
+    uint64_t *const values[] = {
+        &t.cpus, &t.maxcpus, &t.sockets, &t.dies, &t.clusters, &t.cores, &t.threads,
+    };
     struct options *opts;
     bool ok = true;
 
-    if (!text) {
+    if (list->count == 0) {
         return true;
     }
-    opts = options_parse(text, "cpus", errp);
+    opts = merge(list, "cpus", "-smp", errp);
     if (!opts) {
-        error_prepend(errp, "-smp: ");
         return false;
     }
     for (size_t i = 0; ok && i < ARRAY_SIZE(keys); i++) {
@@ -214,6 +237,10 @@ bool config_smp(struct machine *machine, const char *text, struct error **errp)
     }
     ok = ok && options_check_used(opts, "-smp", errp);
     options_free(opts);
+    if (ok && t.clusters > 1) {
+        error_set(errp, "-smp: clusters not supported by this machine's CPU topology");
+        ok = false;
+    }
     if (!ok) {
         return false;
     }
@@ -232,18 +259,17 @@ bool config_smp(struct machine *machine, const char *text, struct error **errp)
 
 /* ---- -rtc, -name, -action ------------------------------------------------------------------- */
 
-bool config_rtc(struct machine *machine, const char *text, struct error **errp)
+bool config_rtc(struct machine *machine, const struct text_list *list, struct error **errp)
 {
     struct options *opts;
     const char *drift;
     bool ok = false;
 
-    if (!text) {
+    if (list->count == 0) {
         return true;
     }
-    opts = options_parse(text, NULL, errp);
+    opts = merge(list, NULL, "-rtc", errp);
     if (!opts) {
-        error_prepend(errp, "-rtc: ");
         return false;
     }
     drift = options_get(opts, "driftfix");
@@ -259,19 +285,18 @@ bool config_rtc(struct machine *machine, const char *text, struct error **errp)
     return ok;
 }
 
-bool config_name(const char *text, char **name, struct error **errp)
+bool config_name(const struct text_list *list, char **name, struct error **errp)
 {
     struct options *opts;
     const char *process;
     bool threads = false, ok = false;
 
     *name = NULL;
-    if (!text) {
+    if (list->count == 0) {
         return true;
     }
-    opts = options_parse(text, "guest", errp);
+    opts = merge(list, "guest", "-name", errp);
     if (!opts) {
-        error_prepend(errp, "-name: ");
         return false;
     }
     if (!options_get_bool(opts, "debug-threads", &threads, errp)) {

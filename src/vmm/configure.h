@@ -12,11 +12,12 @@
 
 /* The machine of -machine with its properties; the default one if there is none. NULL on error. */
 struct machine *config_machine(const struct cmdline *cmdline, struct error **errp);
-bool config_memory(struct machine *machine, const char *text, struct error **errp);
-bool config_smp(struct machine *machine, const char *text, struct error **errp);
-bool config_rtc(struct machine *machine, const char *text, struct error **errp);
-/* The guest's name, to be freed; NULL text gives NULL in *name. Sets the process's name. */
-bool config_name(const char *text, char **name, struct error **errp);
+/* A key list that is given more than once counts as one: later keys override earlier ones. */
+bool config_memory(struct machine *machine, const struct text_list *list, struct error **errp);
+bool config_smp(struct machine *machine, const struct text_list *list, struct error **errp);
+bool config_rtc(struct machine *machine, const struct text_list *list, struct error **errp);
+/* The guest's name, to be freed; NULL in *name if it has none. Sets the process's name. */
+bool config_name(const struct text_list *list, char **name, struct error **errp);
 bool config_actions(const struct cmdline *cmdline, struct lifecycle_actions *actions,
                     struct error **errp);
 

@@ -375,9 +375,9 @@ static bool setup_machine_text(const struct cmdline *cmdline, struct error **err
         return false;
     }
     made.machine = machine;
-    return config_memory(machine, cmdline->memory, errp) &&
-           config_smp(machine, cmdline->smp, errp) && config_rtc(machine, cmdline->rtc, errp) &&
-           config_name(cmdline->name, &made.name, errp);
+    return config_memory(machine, &cmdline->memory, errp) &&
+           config_smp(machine, &cmdline->smp, errp) && config_rtc(machine, &cmdline->rtc, errp) &&
+           config_name(&cmdline->name, &made.name, errp);
 }
 
 /* A machine with nothing to run would show nothing at all. */

@@ -26,6 +26,12 @@ static enum cmdline_result parse(struct cmdline *cmdline, struct error **errp, c
     return cmdline_parse(cmdline, argc, argv, errp);
 }
 
+/* The texts of an option that is given once, or several times. */
+#define TEXTS(...)                                                                                 \
+    ((struct text_list){.text = (const char *[]){__VA_ARGS__},                                     \
+                        .count = sizeof((const char *[]){__VA_ARGS__}) / sizeof(const char *)})
+#define TEXT(t) TEXTS(t)
+
 static void expect_error(struct error *err, const char *text)
 {
     assert_non_null(err);
@@ -40,7 +46,8 @@ static void test_takes_options(void **state)
     struct cmdline c;
 
     assert_int_equal(parse(&c, NULL, "-m", "512", "--S", "-nographic"), CMDLINE_RUN);
-    assert_string_equal(c.memory, "512");
+    assert_int_equal(c.memory.count, 1);
+    assert_string_equal(c.memory.text[0], "512");
     assert_true(c.stopped);
     assert_true(c.nographic);
     cmdline_free(&c);
@@ -100,7 +107,7 @@ static void test_memory(void **state)
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         struct machine *machine = machine_new(machine_types[0]);
         struct error *err = NULL;
-        bool ok = config_memory(machine, cases[i].text, &err);
+        bool ok = config_memory(machine, &TEXT(cases[i].text), &err);
 
         if (cases[i].error) {
             assert_false(ok);
@@ -127,6 +134,8 @@ static void test_smp(void **state)
         {"0", 0, 0, 0, 0, "must be greater than zero"},
         {"99999", 0, 0, 0, 0, "-smp: "},
         {"4096", 0, 0, 0, 0, "The max CPUs supported by machine"},
+        {"4,dies=1,clusters=1", 4, 1, 4, 1, NULL},
+        {"4,clusters=2", 0, 0, 0, 0, "clusters not supported"},
         {"3,sockets=2", 0, 0, 0, 0, "Invalid CPU topology"},
         {"2,maxcpus=4", 0, 0, 0, 0, "hot-plug"},
         {"4,maxcpus=2", 0, 0, 0, 0, "-smp: "},
@@ -137,7 +146,7 @@ static void test_smp(void **state)
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         struct machine *machine = machine_new(machine_types[0]);
         struct error *err = NULL;
-        bool ok = config_smp(machine, cases[i].text, &err);
+        bool ok = config_smp(machine, &TEXT(cases[i].text), &err);
 
         if (cases[i].error) {
             assert_false(ok);
@@ -151,6 +160,36 @@ static void test_smp(void **state)
         }
         machine_free(machine);
     }
+}
+
+/* Keys of several lists are those of one; the last of a key counts. */
+static void test_merge(void **state)
+{
+    struct machine *machine = machine_new(machine_types[0]);
+    struct error *err = NULL;
+    char *name;
+
+    assert_true(config_smp(machine, &TEXTS("4", "sockets=2"), NULL));
+    assert_int_equal(machine->smp.cpus, 4);
+    assert_int_equal(machine->smp.sockets, 2);
+    assert_true(config_smp(machine, &TEXTS("4,sockets=4", "8,sockets=2", "threads=2"), NULL));
+    assert_int_equal(machine->smp.cpus, 8);
+    assert_int_equal(machine->smp.sockets, 2);
+    assert_int_equal(machine->smp.threads, 2);
+    assert_false(config_smp(machine, &TEXTS("2", "nokores", "sockets=2"), &err));
+    expect_error(err, "'nokores'");
+    err = NULL;
+    assert_false(config_smp(machine, &TEXTS("2", "=3"), &err));
+    expect_error(err, "-smp: ");
+    assert_true(config_memory(machine, &TEXTS("1G", "size=64", "256"), NULL));
+    assert_int_equal(machine->ram_size, 256 * MiB);
+    assert_true(config_rtc(machine, &TEXTS("base=2001-02-03", "clock=vm"), NULL));
+    assert_string_equal(machine->rtc_base, "2001-02-03");
+    assert_string_equal(machine->rtc_clock, "vm");
+    assert_true(config_name(&TEXTS("foo", "debug-threads=on"), &name, NULL));
+    assert_string_equal(name, "foo");
+    free(name);
+    machine_free(machine);
 }
 
 static void test_machine(void **state)
@@ -252,7 +291,7 @@ int main(void)
         cmocka_unit_test(test_takes_options), cmocka_unit_test(test_refuses_by_name),
         cmocka_unit_test(test_memory),        cmocka_unit_test(test_smp),
         cmocka_unit_test(test_machine),       cmocka_unit_test(test_actions),
-        cmocka_unit_test(test_shorts),
+        cmocka_unit_test(test_shorts),        cmocka_unit_test(test_merge),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
