@@ -37,6 +37,8 @@ TABLE = [
     ("-drive if=none,aio=uring,file=DIR/disk.img,format=raw", "uring", "io_uring"),
     ("-drive if=none,readonly=maybe,file=DIR/disk.img,format=raw", "readonly", "maybe"),
     ("-drive if=none,raedonly=on,file=DIR/disk.img,format=raw", "raedonly", "readonly"),
+    ("-drive if=none,id=d,driver=null-co,serial=X1 -device virtio-blk-pci,drive=d", "-drive",
+     "give serial=X1 to the -device"),
     ("-drive if=none,id=1x,file=DIR/disk.img,format=raw", "id"),
     (DISK + " -drive if=none,id=d,driver=null-co", "'d'"),
     ("-drive if=none,id=d,format=raw,file=DIR/other.img "
