@@ -19,6 +19,7 @@
 #include "chardev/chardev.h"
 #include "device/iothread.h"
 #include "device/system.h"
+#include "machine/generic_loader.h"
 #include "machine/machine.h"
 #include "mem/address_space.h"
 #include "mem/machine_lock.h"
@@ -381,15 +382,14 @@ static bool setup_machine_text(const struct cmdline *cmdline, struct error **err
 }
 
 /* A machine with nothing to run would show nothing at all. */
-static bool check_boot(const struct cmdline *cmdline, struct error **errp)
+static bool check_boot(struct error **errp)
 {
-    bool loader = false;
+    const struct machine *machine = made.machine;
 
-    for (size_t i = 0; i < cmdline->device.count; i++) {
-        loader = loader || !strncmp(cmdline->device.text[i], "loader,", 7);
-    }
-    if (!made.machine->kernel && !made.machine->bios && !loader && made.accel->ops->has_vcpus) {
-        error_set(errp, "there is nothing to boot: give -kernel FILE or -bios FILE");
+    if (!machine->kernel && !machine->bios && !generic_loader_exists() &&
+        made.accel->ops->has_vcpus) {
+        error_set(errp, "there is nothing to boot: give -kernel FILE, -bios FILE or -device "
+                        "loader,file=FILE");
         error_add_hint(errp, "This build starts no firmware of its own yet.");
         return false;
     }
@@ -442,9 +442,9 @@ bool setup(const struct cmdline *cmdline, struct error **errp)
         !for_each(&cmdline->object, "qom-type", "-object", add_object, errp) ||
         !for_each(&cmdline->blockdev, "driver", "-blockdev", blockdev_add, errp) ||
         !drives_open(&cmdline->drive, cmdline->snapshot, errp) || !setup_accel(cmdline, errp) ||
-        !check_boot(cmdline, errp) || !machine_init(made.machine, errp) ||
-        !setup_vcpus(cmdline, errp) || !drives_add_devices(errp) ||
-        !for_each(&cmdline->device, "driver", "-device", add_device, errp) ||
+        !machine_init(made.machine, errp) || !setup_vcpus(cmdline, errp) ||
+        !drives_add_devices(errp) ||
+        !for_each(&cmdline->device, "driver", "-device", add_device, errp) || !check_boot(errp) ||
         !machine_ready(made.machine, errp) || !machine_reset(made.machine, errp)) {
         return false;
     }

@@ -203,6 +203,7 @@ ALONE = [
     ("-nodefaults -display none -M q35 -accel qtest -accel nope", "nope"),
     ("-nodefaults -display none -machine accel=nope", "nope"),
     ("-nodefaults -display none -machine accel=qtest -accel qtest", "incompatible"),
+    ("-nodefaults -display none -accel tcg", "nothing to boot", "-device loader"),
     ("-nodefaults -display none -enable-kvm -accel qtest",
      'The -accel and "-machine accel=" options are incompatible'),
 ]

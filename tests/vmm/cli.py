@@ -561,6 +561,18 @@ def test_files(bench):
     expect_that(log.exists(), "there is no log")
 
 
+def test_loader(bench):
+    """A loader is something to boot, however it is spelled."""
+    code = bench.folder / "code"
+    code.write_bytes(b"\xf4")  # hlt
+    file = f"file={code},addr=0x7c00,force-raw=on"
+    for text in (f"loader,{file}", f"driver=loader,{file}", f"{file},driver=loader",
+                 json.dumps({"driver": "loader", "file": str(code), "addr": 0x7C00})):
+        with bench.ferry("-M", "q35", "-S", "-device", text, accel="tcg") as ferry:
+            ferry.qmp.command("quit")
+            expect("status", ferry.wait(), 0)
+
+
 def test_log_registers(bench):
     """-d cpu_reset writes to the file of -D, and nothing to stderr."""
     bios, log = bench.folder / "bios", bench.folder / "log"
