@@ -341,6 +341,9 @@ static bool setup_vcpus(const struct cmdline *cmdline, struct error **errp)
         return false;
     }
     cpu_model_set_topology(made.model, &topology);
+    if (!machine_check_phys_bits(made.machine, cpu_model_phys_bits(made.model), errp)) {
+        return false;
+    }
     return !made.accel->ops->has_vcpus ||
            vcpus_create(made.accel, made.model, machine->smp.cpus, errp);
 }

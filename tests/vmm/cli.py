@@ -561,6 +561,18 @@ def test_files(bench):
     expect_that(log.exists(), "there is no log")
 
 
+def test_phys_bits(bench):
+    """Just enough addresses for RAM and BARs."""
+    for options in ("-M q35 -m 8G -cpu qemu64,phys-bits=36", "-M pc -m 8G -cpu qemu64,phys-bits=34",
+                    "-M q35 -m 1G -cpu qemu64,phys-bits=32"):
+        with bench.ferry(*options.split(), "-device", "pci-testdev,addr=7,membar=64M") as ferry:
+            function = pci.find(pci.PortConfig(ferry.qtest), 0x1B36, 0x0005)
+            address = function.readl(pci.BAR0 + 8) & ~15 | function.readl(pci.BAR0 + 12) << 32
+            bits = int(options.rsplit("=", 1)[1])
+            expect_that(0 < address < 1 << bits, f"{options}: BAR 2 is at {address:#x}")
+            expect("in the 64-bit window", address >= 1 << 32, bits > 32)
+
+
 def test_loader(bench):
     """A loader is something to boot, however it is spelled."""
     code = bench.folder / "code"
