@@ -74,6 +74,8 @@ TABLE = [
     (DISK + " -device virtio-blk-pci,drive=d,addr=40", "addr"),
     (DISK + " -device virtio-blk-pci,drive=d,num-queues=x", "num-queues"),
     ("-device pci-testdev,addr=5 -device pci-testdev,addr=5", "slot 5", "| addr="),
+    ("-device pci-testdev,membar=64G", "no room for BAR 2 (67108864 KiB) of pci-testdev",
+     "make membar= smaller"),
     ("-device pci-testdev,addr=1f", "slot 31"),
     ("-device pci-testdev " * 40 + "-device isa-debug-exit", "no slot available for pci-testdev",
      "'pcie.0' is full", "| multifunction=on", "| addr="),

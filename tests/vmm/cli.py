@@ -37,6 +37,7 @@ def test_pci_config(bench, machine):
         function = pci.find(ports, 0x1B36, 0x0005)
         expect_that(function is not None, "there is no pci-testdev")
         expect("its place", function.devfn, 7 << 3)
+        expect("its class", function.readl(8), 0x00FF0000)
         # Bytes and words within a register.
         expect("vendor", [function.readw(0), function.readb(1)], [0x1B36, 0x1B])
         expect("device", function.readw(2), 0x0005)
