@@ -150,7 +150,6 @@ TABLE = [
     ("-M q35,hpet=on", "hpet"),
     ("-M q35,kernel-irqchip=maybe", "maybe"),
     ("-M q35,smm=maybe", "maybe"),
-    ("-accel kmv", "kmv", "kvm"),
     ("-accel qtest,foo=on", "foo"),
     ("-m 8G -cpu qemu64,phys-bits=33",
      "Address space limit 0x1ffffffff < 0xa7fffffff phys-bits too low (33)", "| less RAM"),
@@ -207,7 +206,7 @@ TABLE = [
 
 # Alone, without BASE.
 ALONE = [
-    ("-nodefaults -display none -M q35 -accel qtest -accel nope", "nope"),
+    ("-nodefaults -display none -accel kmv", "kmv", "'kvm'"),
     ("-nodefaults -display none -machine accel=nope", "nope"),
     ("-nodefaults -display none -machine accel=qtest -accel qtest", "incompatible"),
     ("-nodefaults -display none -accel tcg", "nothing to boot", "-device loader"),

@@ -562,6 +562,22 @@ def test_files(bench):
     expect_that(log.exists(), "there is no log")
 
 
+def test_accel_unknown(bench):
+    """An unknown accelerator is warned of; the next one is taken."""
+    for options, lines in (
+            ("-accel foo -accel qtest", ["warning: -accel foo: invalid accelerator",
+                                         "using the accelerator 'qtest'"]),
+            ("-M q35,accel=foo:qtest", ["warning: -accel foo: invalid accelerator",
+                                        "using the accelerator 'qtest'"]),
+            ("-accel qtest -accel kmv", ["warning: -accel kmv: invalid accelerator; did you mean "
+                                         "'kvm'?"])):
+        status, output = bench.run("-M", "pc", *options.split(), *QUIET, "-qmp", "stdio",
+                                   stdin='{"execute": "qmp_capabilities"}{"execute": "quit"}')
+        expect("status", status, 0)
+        expect(options, [line[7:] for line in output.splitlines() if line.startswith("ferry: ")],
+               lines)
+
+
 def test_phys_bits(bench):
     """Just enough addresses for RAM and BARs."""
     for options in ("-M q35 -m 8G -cpu qemu64,phys-bits=36", "-M pc -m 8G -cpu qemu64,phys-bits=34",
