@@ -27,7 +27,6 @@
 #include "vmm/configure.h"
 #include "vmm/drives.h"
 #include "vmm/lifecycle.h"
-#include "vmm/types.h"
 
 static struct {
     struct aio_loop *loop;
@@ -37,127 +36,6 @@ static struct {
     char *name, *pidfile;
     bool memory;
 } made;
-
-/* ---- help ----------------------------------------------------------------------------------- */
-
-/* True if an item of a list is "help" and no value: "TYPE,help", "help", but not "path=a,,help".
- * *type: the first item, to be freed, or NULL. */
-static bool asks_help(const char *text, char **type)
-{
-    const char *item = text;
-
-    *type = NULL;
-    if (*text == '{') {
-        return false;
-    }
-    for (const char *p = text;; p++) {
-        if (p[0] == ',' && p[1] == ',') {
-            p++;
-        } else if (!*p || *p == ',') {
-            autofree char *word = xstrndup(item, (size_t)(p - item));
-
-            if (cmdline_wants_help(word)) {
-                *type = item == text ? NULL : xstrndup(text, strcspn(text, ","));
-                return true;
-            }
-            if (!*p) {
-                return false;
-            }
-            item = p + 1;
-        }
-    }
-}
-
-static bool list_help(const struct text_list *list,
-                      bool (*print)(const char *type, struct error **), bool *ok,
-                      struct error **errp)
-{
-    for (size_t i = 0; i < list->count; i++) {
-        autofree char *type = NULL;
-
-        if (asks_help(list->text[i], &type)) {
-            *ok = print(type, errp);
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool help_machine(const char *type, struct error **errp)
-{
-    const struct machine_type *found = type ? machine_type_find(type) : NULL;
-
-    if (type && !found) {
-        error_set(errp, "-machine: unsupported machine type '%s'", type);
-        return false;
-    }
-    if (found) {
-        machine_properties_print(found, stdout);
-    } else {
-        machine_types_print(stdout);
-    }
-    return true;
-}
-
-static bool help_accel(const char *type, struct error **errp)
-{
-    accel_print_engines(stdout);
-    return true;
-}
-
-static bool help_device(const char *type, struct error **errp)
-{
-    if (type) {
-        return device_print_properties(type, stdout, errp);
-    }
-    device_print_types(stdout);
-    return true;
-}
-
-static bool help_object(const char *type, struct error **errp)
-{
-    if (type) {
-        return device_print_properties(type, stdout, errp);
-    }
-    object_print_types(stdout);
-    return true;
-}
-
-/* These find the word themselves, "format=help" for one. */
-static bool list_asks(const struct text_list *list, const char *implied,
-                      bool (*print)(struct options *opts, FILE *to))
-{
-    bool asked = false;
-
-    for (size_t i = 0; i < list->count && !asked; i++) {
-        struct options *opts = options_parse(list->text[i], implied, NULL);
-
-        asked = opts && print(opts, stdout);
-        options_free(opts);
-    }
-    return asked;
-}
-
-bool setup_help(const struct cmdline *cmdline, bool *ok, struct error **errp)
-{
-    *ok = true;
-    device_types_set(ferry_types);
-    if (cmdline->cpu && cmdline_wants_help(cmdline->cpu)) {
-        cpu_models_print(stdout);
-        return true;
-    }
-    if (cmdline->log_items && cmdline_wants_help(cmdline->log_items)) {
-        log_print_items(stdout);
-        return true;
-    }
-    return list_help(&cmdline->machine, help_machine, ok, errp) ||
-           list_help(&cmdline->accel, help_accel, ok, errp) ||
-           list_help(&cmdline->device, help_device, ok, errp) ||
-           list_help(&cmdline->object, help_object, ok, errp) ||
-           list_asks(&cmdline->chardev, "backend", chardev_print_help) ||
-           list_asks(&cmdline->drive, NULL, drive_help) ||
-           list_asks(&cmdline->blockdev, "driver", drive_help);
-}
 
 /* ---- steps ---------------------------------------------------------------------------------- */
 
