@@ -144,7 +144,7 @@ static bool add_qmp(struct chardev *chr, bool pretty, struct error **errp)
     return true;
 }
 
-bool monitor_add_qmp(const char *device, struct error **errp)
+bool monitor_add_qmp(const char *device, bool pretty, struct error **errp)
 {
     static unsigned count;
     autofree char *id = xasprintf("compat_monitor%u", count++);
@@ -154,7 +154,7 @@ bool monitor_add_qmp(const char *device, struct error **errp)
         return true;
     }
     chr = chardev_new_from_legacy(device, id, errp);
-    return chr && add_qmp(chr, false, errp);
+    return chr && add_qmp(chr, pretty, errp);
 }
 
 bool monitor_add(struct options *opts, struct error **errp)

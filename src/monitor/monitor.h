@@ -31,8 +31,8 @@ struct monitor_vm_ops {
 };
 
 void monitor_set_vm_ops(const struct monitor_vm_ops *ops);
-/* -qmp DEV: legacy text of a character device. */
-bool monitor_add_qmp(const char *device, struct error **errp);
+/* -qmp DEV, -qmp-pretty DEV: legacy text of a character device. */
+bool monitor_add_qmp(const char *device, bool pretty, struct error **errp);
 /* -mon [chardev=]ID,mode=control[,pretty=on] */
 bool monitor_add(struct options *opts, struct error **errp);
 /* -qtest DEV with -qtest-log FILE (NULL: stderr as QEMU; "none"). */

@@ -133,6 +133,7 @@ static const struct option options[] = {
          "add a character device ('-chardev help' lists them)"),
     LIST("serial", serial, "dev", "redirect the serial port to character device 'dev'"),
     LIST("qmp", qmp, "dev", "QMP monitor on character device 'dev'"),
+    LIST("qmp-pretty", qmp_pretty, "dev", "like -qmp, with the answers indented"),
     LIST("mon", mon, "[chardev=]name[,mode=control][,pretty=on|off]",
          "monitor on a character device"),
     FIXED("monitor", monitors, "none", "no human monitor"),
@@ -167,6 +168,7 @@ static const struct option options[] = {
     TEXT("pidfile", pidfile, "file", "write the process id to 'file'"),
     TEXT("d", log_items, "item1,...", "log these items ('-d help' lists them)"),
     TEXT("D", log_file, "logfile", "log to 'logfile' instead of stderr"),
+    LIST("debugcon", debugcon, "dev", "debug console (port 0xe9) on character device 'dev'"),
     LIST("qtest", qtest, "dev", "qtest protocol on character device 'dev'"),
     TEXT("qtest-log", qtest_log, "file", "log the qtest protocol to 'file' ('none': nowhere)"),
 

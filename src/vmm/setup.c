@@ -172,6 +172,37 @@ static bool add_device(struct options *opts, struct error **errp)
     return ok;
 }
 
+/* -debugcon DEV: a character device, and an isa-debugcon at its port. */
+static bool setup_debugcon(const char *text, unsigned index, struct error **errp)
+{
+    autofree char *label = xasprintf("debugcon%u", index);
+    struct chardev *chr = chardev_new_from_legacy(text, label, errp);
+    struct options *opts;
+    bool ok;
+
+    if (!chr) {
+        return false;
+    }
+    opts = options_new();
+    options_set(opts, "driver", "isa-debugcon");
+    options_set(opts, "iobase", "0xe9");
+    options_set(opts, "chardev", chardev_id(chr));
+    ok = add_device(opts, errp);
+    options_free(opts);
+    return ok;
+}
+
+static bool setup_debugcons(const struct text_list *list, struct error **errp)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        if (!setup_debugcon(list->text[i], i, errp)) {
+            error_prepend(errp, "-debugcon %s: ", list->text[i]);
+            return false;
+        }
+    }
+    return true;
+}
+
 /* -accel, or -machine accel= (-enable-kvm is one); nothing: the default order. */
 static bool setup_accel(const struct cmdline *cmdline, struct error **errp)
 {
@@ -277,6 +308,17 @@ static bool check_boot(struct error **errp)
     return true;
 }
 
+static bool setup_qmp(const struct text_list *list, bool pretty, struct error **errp)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        if (!monitor_add_qmp(list->text[i], pretty, errp)) {
+            error_prepend(errp, "-qmp%s %s: ", pretty ? "-pretty" : "", list->text[i]);
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool setup_monitors(const struct cmdline *cmdline, struct error **errp)
 {
     for (size_t i = 0; i < cmdline->qtest.count; i++) {
@@ -285,11 +327,8 @@ static bool setup_monitors(const struct cmdline *cmdline, struct error **errp)
             return false;
         }
     }
-    for (size_t i = 0; i < cmdline->qmp.count; i++) {
-        if (!monitor_add_qmp(cmdline->qmp.text[i], errp)) {
-            error_prepend(errp, "-qmp %s: ", cmdline->qmp.text[i]);
-            return false;
-        }
+    if (!setup_qmp(&cmdline->qmp, false, errp) || !setup_qmp(&cmdline->qmp_pretty, true, errp)) {
+        return false;
     }
     return for_each(&cmdline->mon, "chardev", "-mon", monitor_add, errp);
 }
@@ -324,7 +363,7 @@ bool setup(const struct cmdline *cmdline, struct error **errp)
         !for_each(&cmdline->blockdev, "driver", "-blockdev", blockdev_add, errp) ||
         !drives_open(&cmdline->drive, cmdline->snapshot, errp) || !setup_accel(cmdline, errp) ||
         !machine_init(made.machine, errp) || !setup_vcpus(cmdline, errp) ||
-        !drives_add_devices(errp) ||
+        !drives_add_devices(errp) || !setup_debugcons(&cmdline->debugcon, errp) ||
         !for_each(&cmdline->device, "driver", "-device", add_device, errp) || !check_boot(errp) ||
         !machine_ready(made.machine, errp) || !machine_reset(made.machine, errp)) {
         return false;

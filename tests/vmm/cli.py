@@ -479,10 +479,24 @@ def test_stdio(bench):
     expect("last", [json.loads(lines[4])["event"], lines[5:]], ["SHUTDOWN", [""]])
 
 
+def test_debugcon(bench):
+    log = bench.folder / "console.log"
+    with bench.ferry("-M", "q35", "-debugcon", f"file:{log}") as ferry:
+        for byte in b"hello\n":
+            ferry.qtest.outb(0xE9, byte)
+        expect("reading", ferry.qtest.inb(0xE9), 0xE9)
+        expect("output", log.read_bytes(), b"hello\n")
+
+
 def test_pretty(bench):
-    _, output = bench.run("-M", "pc", "-accel", "qtest", *QUIET, "-chardev", "stdio,id=c", "-mon",
-                          "chardev=c,mode=control,pretty=on", stdin='{"execute": "qmp_capabilities"}'
-                          '{"execute": "query-kvm"}{"execute": "quit"}')
+    for options in ("-chardev stdio,id=c -mon chardev=c,mode=control,pretty=on", "-qmp-pretty stdio"):
+        check_pretty(bench, options.split())
+
+
+def check_pretty(bench, options):
+    _, output = bench.run("-M", "pc", "-accel", "qtest", *QUIET, *options,
+                          stdin='{"execute": "qmp_capabilities"}{"execute": "query-kvm"}'
+                          '{"execute": "quit"}')
     expect_that('{\r\n    "return": {\r\n        "enabled": false,\r\n        "present": true\r\n    '
                 '}\r\n}\r\n' in output, f"not pretty: {output!r}")
 
