@@ -72,6 +72,9 @@ static void test_refuses_by_name(void **state)
         {"-display", "gtk", "-display gtk: this build has only '-display none'"},
         {"-vga", "std", "this build has only '-vga none'"},
         {"-hda", "x", "IDE disks are not in this build"},
+        {"-hdc", "x", "-hdc: IDE disks are not in this build"},
+        {"-set", "drive.d.file=x", "-set: give the property to the -device"},
+        {"-usbdevice", "tablet", "-usbdevice: USB is not in this build"},
         {"-", NULL, "'-' is no option"},
     };
 
