@@ -28,6 +28,7 @@ struct monitor_vm_ops {
     bool (*system_powerdown)(struct error **errp);
     void (*quit)(void);
     const char *(*name)(void); /* -name, or NULL */
+    const char *(*uuid)(void); /* -uuid, or NULL */
 };
 
 void monitor_set_vm_ops(const struct monitor_vm_ops *ops);

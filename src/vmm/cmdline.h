@@ -23,9 +23,9 @@ struct text_list {
  * "accel=kvm" of -machine, -no-reboot as "reboot=shutdown" of -action. */
 struct cmdline {
     struct text_list machine, accel, global, object, chardev, serial, drive, blockdev, device, qmp,
-        qmp_pretty, debugcon, mon, qtest, action, smp, memory, name, rtc;
+        qmp_pretty, debugcon, mon, qtest, action, smp, memory, name, rtc, boot, overcommit, msg;
     struct text_list made; /* texts that are freed with this */
-    const char *cpu, *pidfile, *log_items, *log_file, *qtest_log, *echr;
+    const char *cpu, *uuid, *pidfile, *log_items, *log_file, *qtest_log, *echr;
     bool nodefaults, nographic, stopped, snapshot;
 };
 

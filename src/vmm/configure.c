@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 #include "vmm/configure.h"
 
+#include <ctype.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 
 #include "base/alloc.h"
+#include "base/log.h"
 #include "base/options.h"
 #include "base/range.h"
 
@@ -257,7 +259,7 @@ bool config_smp(struct machine *machine, const struct text_list *list, struct er
     return true;
 }
 
-/* ---- -rtc, -name, -action ------------------------------------------------------------------- */
+/* ---- -rtc, -name, -msg, -uuid ------------------------------------------------------------------- */
 
 bool config_rtc(struct machine *machine, const struct text_list *list, struct error **errp)
 {
@@ -312,6 +314,112 @@ bool config_name(const struct text_list *list, char **name, struct error **errp)
         *name = ok && guest ? xstrdup(guest) : NULL;
     }
     options_free(opts);
+    return ok;
+}
+
+bool config_messages(const struct text_list *list, const char *name, struct error **errp)
+{
+    bool timestamp = false, guest_name = false, ok;
+    struct options *opts;
+
+    if (list->count == 0) {
+        return true;
+    }
+    opts = options_parse(list->text[list->count - 1], NULL, errp);
+    ok = opts && options_get_bool(opts, "timestamp", &timestamp, errp) &&
+         options_get_bool(opts, "guest-name", &guest_name, errp);
+    if (!ok) {
+        error_prepend(errp, "-msg: ");
+    }
+    ok = ok && options_check_used(opts, "-msg", errp);
+    options_free(opts);
+    if (ok) {
+        log_set_heads(timestamp, guest_name ? name : NULL);
+    }
+    return ok;
+}
+
+bool config_uuid(const char *text, char **uuid, struct error **errp)
+{
+    static const char form[] = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
+
+    *uuid = text ? xstrdup(text) : NULL;
+    for (size_t i = 0; text && i < sizeof(form); i++) {
+        char c = text[i];
+
+        if (form[i] == 'x' ? !isxdigit((unsigned char)c) : c != form[i]) {
+            error_set(errp, "-uuid %s: a UUID has hexadecimal digits in the form %s", text, form);
+            free(*uuid);
+            *uuid = NULL;
+            return false;
+        }
+        (*uuid)[i] = tolower((unsigned char)c);
+    }
+    return true;
+}
+
+/* ---- -boot, -overcommit, -action ------------------------------------------------------------ */
+
+bool config_boot(const struct text_list *list, struct error **errp)
+{
+    static const char *const lacking[] = {
+        "order", "once", "splash", "splash-time", "reboot-timeout",
+    };
+    struct options *opts = merge(list, "order", "-boot", errp);
+    bool strict, menu = false, ok;
+
+    if (!opts) {
+        return false;
+    }
+    ok = options_get_bool(opts, "strict", &strict, errp) &&
+         options_get_bool(opts, "menu", &menu, errp);
+    if (!ok) {
+        error_prepend(errp, "-boot: ");
+    }
+    for (size_t i = 0; ok && i < ARRAY_SIZE(lacking); i++) {
+        const char *value = options_get(opts, lacking[i]);
+
+        if (value) {
+            error_set(errp,
+                      "-boot %s=%s: needs firmware, which this build does not start; use -kernel",
+                      lacking[i], value);
+            ok = false;
+        }
+    }
+    if (ok && menu) {
+        error_set(errp, "-boot menu=on: needs firmware, which this build does not start");
+        ok = false;
+    }
+    ok = ok && options_check_used(opts, "-boot", errp);
+    options_free(opts);
+    return ok;
+}
+
+bool config_overcommit(const struct text_list *list, struct error **errp)
+{
+    static const char *const keys[] = {"mem-lock", "cpu-pm"};
+    bool ok = true;
+
+    /* Not merged: in QEMU an "on" stays, whatever follows. */
+    for (size_t i = 0; ok && i < list->count; i++) {
+        struct options *opts = options_parse(list->text[i], NULL, errp);
+
+        ok = opts;
+        for (size_t k = 0; ok && k < ARRAY_SIZE(keys); k++) {
+            bool on = false;
+
+            ok = options_get_bool(opts, keys[k], &on, errp);
+            if (on) {
+                error_set(errp, "%s=on is not in this build; leave it off", keys[k]);
+                ok = false;
+            }
+        }
+        if (!ok) {
+            error_prepend(errp, "-overcommit: ");
+        }
+        ok = ok && options_check_used(opts, "-overcommit", errp);
+        options_free(opts);
+    }
     return ok;
 }
 

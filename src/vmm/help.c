@@ -129,6 +129,15 @@ static const struct key_list key_lists[] = {
       "threads=<num>"}},
     {"rtc", offsetof(struct cmdline, rtc), {"base=<str>", "clock=<str>", "driftfix=<str>"}},
     {"global", offsetof(struct cmdline, global), {"driver=<str>", "property=<str>", "value=<str>"}},
+    {"boot-opts",
+     offsetof(struct cmdline, boot),
+     {"menu=<bool (on/off)>", "strict=<bool (on/off)>"}},
+    {"msg",
+     offsetof(struct cmdline, msg),
+     {"guest-name=<bool (on/off)>", "timestamp=<bool (on/off)>"}},
+    {"overcommit",
+     offsetof(struct cmdline, overcommit),
+     {"cpu-pm=<bool (on/off)>", "mem-lock=<bool (on/off)>"}},
     {"action", offsetof(struct cmdline, action), {"panic=<str>", "reboot=<str>", "shutdown=<str>"}},
 };
 

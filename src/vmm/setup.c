@@ -33,15 +33,18 @@ static struct {
     struct machine *machine;
     struct cpu_model *model;
     struct accel *accel;
-    char *name, *pidfile;
+    char *name, *uuid, *pidfile;
     bool memory;
 } made;
 
 /* ---- steps ---------------------------------------------------------------------------------- */
 
+/* What other errors may be told with comes first. */
 static bool setup_logs(const struct cmdline *cmdline, struct error **errp)
 {
-    return (!cmdline->log_items || log_parse_items(cmdline->log_items, &log_mask, errp)) &&
+    return config_name(&cmdline->name, &made.name, errp) &&
+           config_messages(&cmdline->msg, made.name, errp) &&
+           (!cmdline->log_items || log_parse_items(cmdline->log_items, &log_mask, errp)) &&
            (!cmdline->log_file || log_set_file(cmdline->log_file, errp));
 }
 
@@ -290,7 +293,8 @@ static bool setup_machine_text(const struct cmdline *cmdline, struct error **err
     made.machine = machine;
     return config_memory(machine, &cmdline->memory, errp) &&
            config_smp(machine, &cmdline->smp, errp) && config_rtc(machine, &cmdline->rtc, errp) &&
-           config_name(&cmdline->name, &made.name, errp);
+           config_boot(&cmdline->boot, errp) && config_overcommit(&cmdline->overcommit, errp) &&
+           config_uuid(cmdline->uuid, &made.uuid, errp);
 }
 
 /* A machine with nothing to run would show nothing at all. */
@@ -354,7 +358,7 @@ bool setup(const struct cmdline *cmdline, struct error **errp)
 
     if (!setup_logs(cmdline, errp) || !config_actions(cmdline, &actions, errp) ||
         !setup_machine_text(cmdline, errp) || !setup_host(cmdline, errp) ||
-        !lifecycle_init(made.loop, made.machine, &actions, made.name, errp)) {
+        !lifecycle_init(made.loop, made.machine, &actions, made.name, made.uuid, errp)) {
         return false;
     }
     chardev_set_exit_handler(chardev_exit);
@@ -406,4 +410,5 @@ void setup_cleanup(void)
         free(made.pidfile);
     }
     free(made.name);
+    free(made.uuid);
 }

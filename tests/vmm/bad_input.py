@@ -165,6 +165,11 @@ TABLE = [
     ("-name a,debug-thread=on", "debug-thread", "debug-threads"),
     ("-action panic=explode", "explode"),
     ("-action reboot", "reboot"),
+    ("-msg timestamp=perhaps", "-msg", "perhaps"),
+    ("-msg timestmap=on", "timestmap", "timestamp"),
+    ("-uuid 1234", "-uuid 1234"),
+    ("-boot d", "-boot order=d", "firmware"),
+    ("-overcommit mem-lock=on", "mem-lock=on is not in this build"),
     # characters and monitors
     ("-chardev null", "'id'"),
     ("-chardev nul,id=a", "nul", "null"),

@@ -560,6 +560,24 @@ def test_qtest_log(bench):
     listener.close()
 
 
+def test_messages(bench):
+    """-msg: the time and the guest's name before messages; the last one counts alone."""
+    stamp = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z "
+    for options, head in (("timestamp=on", stamp), ("timestamp=on,guest-name=on", stamp + "g "),
+                          ("timestamp=on -msg guest-name=on", "g "), ("timestamp=off", "")):
+        status, output = bench.run("-M", "q35", "-accel", "qtest", *QUIET, "-device", "nope",
+                                   "-name", "g", "-msg", *options.split(), check=False)
+        expect("status", status, 1)
+        expect_that(re.match(head + "ferry: -device nope: ", output), f"{options}: {output}")
+
+
+def test_identity(bench):
+    uuid = "C0FFEE00-0000-4000-8000-0123456789ab"
+    with bench.ferry("-M", "q35", "-name", "guest=g,debug-threads=on", "-uuid", uuid) as ferry:
+        expect("name", ferry.qmp.command("query-name"), {"name": "g"})
+        expect("uuid", ferry.qmp.command("query-uuid"), {"UUID": uuid.lower()})
+
+
 def test_files(bench):
     pidfile, log = bench.folder / "pid", bench.folder / "log"
     with bench.ferry("-M", "q35", "-pidfile", pidfile, "-D", log, "-d", "guest_errors,unimp",
@@ -648,6 +666,9 @@ def test_help(bench):
         "-smp 2 -smp 3,?": ["smp-opts options:\n"],
         "-rtc help": ["rtc options:\n  base=<str>\n  clock=<str>\n  driftfix=<str>\n"],
         "-global help": ["global options:\n  driver=<str>\n"],
+        "-boot help": ["boot-opts options:\n"],
+        "-msg help": ["msg options:\n", "  timestamp=<bool (on/off)>\n"],
+        "-overcommit help": ["overcommit options:\n"],
         "-action help": ["action options:\n", "  reboot=<str>\n"],
         "-accel help": ["kvm\n", "qtest\n"],
         "-accel ?": ["kvm\n"],

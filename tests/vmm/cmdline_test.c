@@ -195,6 +195,64 @@ static void test_merge(void **state)
     machine_free(machine);
 }
 
+static void test_accepted_or_refused(void **state)
+{
+    static bool (*const functions[])(const struct text_list *list, struct error **errp) = {
+        config_boot,
+        config_overcommit,
+    };
+    static const struct {
+        unsigned function;
+        const char *first, *second, *error;
+    } cases[] = {
+        {0, "strict=on", "menu=off", NULL},
+        {0, "order=c", "menu=off", "-boot order=c: needs firmware"},
+        {0, "strict=on", "dc", "-boot order=dc: needs firmware"},
+        {0, "menu=on", "strict=on", "-boot menu=on: needs firmware"},
+        {0, "strict=on", "strct=on", "did you mean 'strict'?"},
+        {1, "mem-lock=off", "cpu-pm=off", NULL},
+        {1, "mem-lock=on", "mem-lock=off", "-overcommit: mem-lock=on is not in this build"},
+        {1, "mem-lock=off", "cpu-pm=on", "-overcommit: cpu-pm=on is not in this build"},
+        {1, "mem-lock=off", "cpu-mp=off", "did you mean 'cpu-pm'?"},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct error *err = NULL;
+        bool ok = functions[cases[i].function](&TEXTS(cases[i].first, cases[i].second), &err);
+
+        assert_int_equal(ok, !cases[i].error);
+        if (cases[i].error) {
+            expect_error(err, cases[i].error);
+        }
+    }
+}
+
+static void test_uuid(void **state)
+{
+    static const char *const wrong[] = {
+        "",
+        "x",
+        "01234567-89ab-cdef-0123-456789abcde",
+        "01234567-89ab-cdef-0123-456789abcdef0",
+        "01234567089ab-cdef-0123-456789abcdef",
+        "01234567-89ab-cdeg-0123-456789abcdef",
+    };
+    char *uuid;
+
+    assert_true(config_uuid(NULL, &uuid, NULL));
+    assert_null(uuid);
+    assert_true(config_uuid("01234567-89aB-CDEF-0123-456789abcdef", &uuid, NULL));
+    assert_string_equal(uuid, "01234567-89ab-cdef-0123-456789abcdef");
+    free(uuid);
+    for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+        struct error *err = NULL;
+
+        assert_false(config_uuid(wrong[i], &uuid, &err));
+        assert_null(uuid);
+        expect_error(err, "hexadecimal digits");
+    }
+}
+
 static void test_machine(void **state)
 {
     static const struct {
@@ -294,7 +352,8 @@ int main(void)
         cmocka_unit_test(test_takes_options), cmocka_unit_test(test_refuses_by_name),
         cmocka_unit_test(test_memory),        cmocka_unit_test(test_smp),
         cmocka_unit_test(test_machine),       cmocka_unit_test(test_actions),
-        cmocka_unit_test(test_shorts),        cmocka_unit_test(test_merge),
+        cmocka_unit_test(test_shorts),        cmocka_unit_test(test_accepted_or_refused),
+        cmocka_unit_test(test_uuid),          cmocka_unit_test(test_merge),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
