@@ -45,11 +45,22 @@ static const struct machine_type *default_machine(void)
     return machine_types[0];
 }
 
+/* "kernel_irqchip" is an old spelling of "kernel-irqchip". */
+static char *dashify(const char *key)
+{
+    char *name = xstrdup(key);
+
+    for (char *c = name; *c; c++) {
+        *c = *c == '_' ? '-' : *c;
+    }
+    return name;
+}
+
 /* Properties of one -machine option, "type" excepted. */
 static bool apply_properties(struct machine *machine, struct options *opts, struct error **errp)
 {
     for (size_t i = 0; i < options_count(opts); i++) {
-        const char *key = options_key(opts, i);
+        autofree char *key = dashify(options_key(opts, i));
 
         if (strcmp(key, "type") && !machine_set(machine, key, options_value(opts, i), errp)) {
             return false;

@@ -104,6 +104,8 @@ TABLE = [
     ("-global isa-debug-exit.nope=1", "nope"),
     ("-global isa-debug-exit.iobase=zz -device isa-debug-exit", "iobase"),
     ("-global nope", "nope"),
+    ("-global kvm-pit.lost_tick_policy=discard", "kvm-pit.lost_tick_policy=delay"),
+    ("-global ICH9-LPC.disable_s3=0", "disable_s3"),
     # objects
     ("-object iothread", "'id'"),
     ("-object iothred,id=a", "iothred", "| iothread"),
@@ -186,6 +188,7 @@ TABLE = [
     ("-chardev null,id=a -mon a,mode=control -mon a,mode=control", "'a'"),
     ("-mon nope,mode=control", "nope"),
     ("-chardev null,id=a -mon a", "mode=control"),
+    ("-chardev null,id=a -mon a,mode=control,id=1", "'id'"),
     ("-chardev null,id=a -mon a,mode=controll", "controll"),
     ("-qmp nope", "nope"),
     ("-qmp-pretty nope", "-qmp-pretty nope"),

@@ -571,6 +571,33 @@ def test_messages(bench):
         expect_that(re.match(head + "ferry: -device nope: ", output), f"{options}: {output}")
 
 
+def test_managed(bench):
+    """What a manager of machines gives a q35 guest."""
+    image, socket_path = bench.image("managed.img"), bench.folder / "managed"
+    disk_json = {"driver": "virtio-blk-pci", "bus": "pcie.0", "addr": "0x3", "drive": "format1",
+                 "id": "virtio-disk0", "bootindex": 1, "write-cache": "on"}
+    storage = {"driver": "file", "filename": str(image), "node-name": "storage1",
+               "auto-read-only": True, "discard": "unmap"}
+    form = {"node-name": "format1", "read-only": False, "driver": "raw", "file": "storage1"}
+    options = """
+        -name guest=g,debug-threads=on -S
+        -machine pc-q35-7.2,usb=off,dump-guest-core=off,kernel_irqchip=on,acpi=on -m size=262144k
+        -overcommit mem-lock=off -smp 2,sockets=2,dies=1,clusters=1,cores=1,threads=1
+        -uuid 01234567-89ab-cdef-0123-456789abcdef -no-user-config
+        -mon chardev=charm,id=monitor,mode=control
+        -rtc base=utc -global kvm-pit.lost_tick_policy=delay -no-hpet -no-shutdown
+        -global ICH9-LPC.disable_s3=1 -global ICH9-LPC.disable_s4=1 -boot strict=on
+        -msg timestamp=on""".split()
+    with bench.ferry(*options, "-chardev", f"socket,id=charm,path={socket_path},server=on,wait=off",
+                     "-object", '{"qom-type":"iothread","id":"iothread1"}', "-blockdev",
+                     json.dumps(storage), "-blockdev", json.dumps(form), "-device",
+                     json.dumps(disk_json)) as ferry:
+        client = Qmp(connect(socket_path))
+        expect("status", client.command("query-status")["status"], "prelaunch")
+        client.command("cont")
+        client.close()
+
+
 def test_identity(bench):
     uuid = "C0FFEE00-0000-4000-8000-0123456789ab"
     with bench.ferry("-M", "q35", "-name", "guest=g,debug-threads=on", "-uuid", uuid) as ferry:
