@@ -114,7 +114,7 @@ static bool parse_irqchip(const struct accel_ops *ops, const char *where, const 
 }
 
 struct choice {
-    const struct accel_ops *ops; /* NULL: not in this build */
+    const struct accel_ops *ops; /* NULL: not in this build, or (absent_what NULL) unknown */
     const char *absent_what;
     char *name;
     struct accel_config config;
@@ -164,10 +164,7 @@ static bool parse_entry(struct choice *choice, const char *entry, const char *ma
         return parse_options(choice, machine_irqchip, errp);
     }
     choice->absent_what = find_absent(name);
-    if (!choice->absent_what) {
-        refuse_unknown(name, errp);
-    }
-    return choice->absent_what != NULL;
+    return true;
 }
 
 /* ---- taking one ------------------------------------------------------------------------------ */
@@ -187,12 +184,30 @@ static size_t default_entries(const char *entries[], size_t max)
 
 static struct accel *take(const struct choice *choice, struct error **errp)
 {
+    if (!choice->ops && !choice->absent_what) {
+        refuse_unknown(choice->name, errp);
+        return NULL;
+    }
     if (!choice->ops) {
         error_set(errp, "-accel %s: %s is not in this build; use -accel kvm or -accel tcg",
                   choice->name, choice->absent_what);
         return NULL;
     }
     return choice->ops->create(&choice->config, errp);
+}
+
+/* A wrong name that is not needed is not kept back either. */
+static void warn_of_unknown(const struct choice *choices, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (!choices[i].ops && !choices[i].absent_what) {
+            struct error *err = NULL;
+
+            refuse_unknown(choices[i].name, &err);
+            log_warn("%s", error_message(err));
+            error_free(err);
+        }
+    }
 }
 
 /* Says why each but the last failed; the last one's reason is the caller's error. */
@@ -206,6 +221,7 @@ static struct accel *take_first(const struct choice *choices, size_t count, stru
             if (i > 0) {
                 log_info("using the accelerator '%s'", choices[i].name);
             }
+            warn_of_unknown(choices + i + 1, count - i - 1);
             return accel;
         }
         if (i + 1 == count) {

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -23,6 +24,8 @@ uint32_t log_mask;
 
 static const char *program = "ferry"; /* set at start-up */
 static int item_fd = STDERR_FILENO;   /* where items of -d go; set at start-up */
+static bool timestamps;               /* set at start-up, like the name */
+static char *guest_name;              /* or NULL */
 
 static const struct {
     const char *name;
@@ -67,6 +70,31 @@ void log_set_program(const char *name)
     program = name;
 }
 
+void log_set_heads(bool with_timestamps, const char *name)
+{
+    timestamps = with_timestamps;
+    free(guest_name);
+    guest_name = name ? xstrdup(name) : NULL;
+    if (guest_name)
+        defuse(guest_name, 0);
+}
+
+/* What stands before a message: "2026-11-29T08:40:20.123456Z NAME ", or parts of it. */
+static char *make_head(void)
+{
+    char stamp[64] = "";
+    if (timestamps) {
+        struct timespec now;
+        struct tm tm;
+        clock_gettime(CLOCK_REALTIME, &now);
+        gmtime_r(&now.tv_sec, &tm);
+        size_t n = strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%S", &tm);
+        snprintf(stamp + n, sizeof(stamp) - n, ".%06ldZ ", now.tv_nsec / 1000);
+    }
+    return xasprintf("%s%s%s", stamp, guest_name ? guest_name : "", guest_name ? " " : "");
+}
+
+/* kind: NULL for a line of -d, which has no head. */
 static void __attribute__((format(printf, 3, 0)))
 put_line(int fd, const char *kind, const char *fmt, va_list ap)
 {
@@ -76,7 +104,8 @@ put_line(int fd, const char *kind, const char *fmt, va_list ap)
     while (length > 0 && text[length - 1] == '\n')
         text[--length] = 0;
     defuse(text, 0);
-    autofree char *line = xasprintf("%s: %s%s\n", program, kind, text);
+    autofree char *head = kind ? make_head() : xstrdup("");
+    autofree char *line = xasprintf("%s%s: %s%s\n", head, program, kind ? kind : "", text);
     write_all(fd, line, strlen(line));
     errno = saved; /* a message between a failure and its test changes nothing */
 }
@@ -111,7 +140,9 @@ void log_error_with_hint(const char *message, const char *hint)
     autofree char *lines = xasprintf("%s", hint);
     defuse(text, 0);
     defuse(lines, '\n');
-    autofree char *all = xasprintf("%s: %s\n%s%s", program, text, lines, *lines ? "\n" : "");
+    autofree char *head = make_head();
+    autofree char *all =
+        xasprintf("%s%s: %s\n%s%s", head, program, text, lines, *lines ? "\n" : "");
     write_all(STDERR_FILENO, all, strlen(all));
 }
 
@@ -165,7 +196,7 @@ put_bounded(struct bounded *b, const char *fmt, va_list ap)
             xasprintf("%s: (%llu more lines were dropped)\n", program, (unsigned long long)dropped);
         write_all(item_fd, note, strlen(note));
     }
-    put_line(item_fd, "", fmt, ap);
+    put_line(item_fd, NULL, fmt, ap);
 }
 
 void log_guest_error(const char *fmt, ...)
@@ -189,7 +220,7 @@ void log_item(enum log_item item, const char *fmt, ...)
     else if (item == LOG_UNIMP)
         put_bounded(&unimp, fmt, ap);
     else
-        put_line(item_fd, "", fmt, ap);
+        put_line(item_fd, NULL, fmt, ap);
     va_end(ap);
 }
 

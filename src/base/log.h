@@ -32,6 +32,10 @@ extern uint32_t log_mask; /* written once at start-up */
 /* Who speaks, instead of "ferry". At start-up, before other threads; the name stays the caller's. */
 void log_set_program(const char *name);
 
+/* -msg: messages begin with the time (UTC) and the guest's name, if it is not NULL; lines of -d do
+ * not. At start-up, before other threads. */
+void log_set_heads(bool with_timestamps, const char *name);
+
 void log_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void log_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* "warning: " */
 void log_info(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

@@ -98,6 +98,14 @@ void options_set(struct options *opts, const char *key, const char *value)
     options_set_spelled(opts, key, value, NULL);
 }
 
+void options_merge(struct options *opts, const struct options *from)
+{
+    for (size_t i = 0; i < from->count; i++) {
+        const struct option *o = &from->items[i];
+        options_set_spelled(opts, o->key, o->value, o->spelled);
+    }
+}
+
 void options_unset(struct options *opts, const char *key)
 {
     struct option *o = find(opts, key);

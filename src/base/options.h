@@ -34,6 +34,8 @@ struct options *options_new(void);
 void options_free(struct options *opts);
 
 void options_set(struct options *opts, const char *key, const char *value);
+/* Puts all of `from` into opts; what is in both becomes as in `from`. */
+void options_merge(struct options *opts, const struct options *from);
 void options_unset(struct options *opts, const char *key);
 bool options_has(const struct options *opts, const char *key); /* does not mark it as used */
 

@@ -142,6 +142,19 @@ static bool apply_readonly(struct options *opts, struct options *node_opts, bool
     return true;
 }
 
+/* A drive without a device has no place for a serial number. */
+static bool check_serial(struct options *opts, const struct drive_spec *spec, struct error **errp)
+{
+    const char *serial = options_get(opts, "serial");
+
+    if (!serial || strcmp(spec->interface, "none")) {
+        return true;
+    }
+    error_set(errp, "if=none takes no serial=; give serial=%s to the -device that has the drive",
+              serial);
+    return false;
+}
+
 static struct block_backend *make_backend(struct options *opts, struct options *node_opts,
                                           const struct drive_spec *spec,
                                           const struct drive_filters *filters, bool write_cache,
@@ -195,7 +208,7 @@ bool drive_new(struct options *opts, const char *default_interface, struct drive
     struct options *node_opts = take_node_options(opts);
     bool ok = get_media(opts, &spec->is_cdrom, errp) &&
               drive_find_place(opts, default_interface, spec, errp) &&
-              apply_cache(opts, node_opts, &write_cache, errp) &&
+              check_serial(opts, spec, errp) && apply_cache(opts, node_opts, &write_cache, errp) &&
               apply_readonly(opts, node_opts, spec->is_cdrom, errp);
     if (ok) {
         spec->backend = make_backend(opts, node_opts, spec, &filters, write_cache, errp);

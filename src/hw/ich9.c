@@ -50,6 +50,7 @@ struct ich9_lpc {
     struct gsi_state *gsi;
     struct mem_region *memory, *io;
     bool has_smm;
+    uint8_t disable_s3, disable_s4; /* properties */
     struct isa_bus isa;
     /* machine state */
     struct acpi_pm pm;
@@ -399,6 +400,13 @@ static bool lpc_post_load(void *device, unsigned version)
     return true;
 }
 
+/* The firmware tables have neither state, so only 1 is true. */
+static const struct property lpc_props[] = {
+    PROPERTY_UINT8("disable_s3", struct ich9_lpc, disable_s3, 1, 1, 1, "no suspend to memory"),
+    PROPERTY_UINT8("disable_s4", struct ich9_lpc, disable_s4, 1, 1, 1, "no suspend to disk"),
+    PROPERTY_END,
+};
+
 static const struct vmstate_field lpc_fields[] = {
     VMSTATE_SUB(struct ich9_lpc, pci, pci_device_vmstate, 1),
     VMSTATE_SUB(struct ich9_lpc, pm, acpi_pm_vmstate, 1),
@@ -438,6 +446,7 @@ const struct device_type ich9_lpc_type = {
     .category = DEVICE_CATEGORY_BRIDGE,
     .size = sizeof(struct ich9_lpc),
     .internal = true,
+    .props = lpc_props,
     .class = &lpc_class,
     .realize = lpc_realize,
     .unrealize = lpc_unrealize,

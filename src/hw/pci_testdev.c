@@ -198,6 +198,7 @@ static bool init_membar(struct pci_testdev *d, struct error **errp)
         return false;
     }
     pci_register_bar(&d->pci, 2, &d->memory, false, true, true);
+    d->pci.bar[2].size_property = "membar";
     return true;
 }
 
@@ -290,7 +291,7 @@ static const struct vmstate testdev_vmstate = {
 static const struct pci_device_class testdev_class = {
     .vendor_id = 0x1b36,
     .device_id = 0x0005,
-    .class_code = 0xff0000,
+    .class_code = 0x00ff00,
     .subsystem_vendor_id = 0x1af4,
     .subsystem_id = 0x1100,
 };

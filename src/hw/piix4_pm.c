@@ -30,6 +30,7 @@ struct piix4_pm {
     struct gsi_state *gsi;
     struct mem_region *io;
     bool has_smm;
+    uint8_t disable_s3, disable_s4; /* properties */
     /* machine state */
     struct acpi_pm pm;
     struct mem_region registers; /* at PMBASE */
@@ -180,6 +181,13 @@ static bool piix4_pm_post_load(void *device, unsigned version)
     return true;
 }
 
+/* The firmware tables have neither state, so only 1 is true. */
+static const struct property piix4_pm_props[] = {
+    PROPERTY_UINT8("disable_s3", struct piix4_pm, disable_s3, 1, 1, 1, "no suspend to memory"),
+    PROPERTY_UINT8("disable_s4", struct piix4_pm, disable_s4, 1, 1, 1, "no suspend to disk"),
+    PROPERTY_END,
+};
+
 static const struct vmstate_field piix4_pm_fields[] = {
     VMSTATE_SUB(struct piix4_pm, pci, pci_device_vmstate, 1),
     VMSTATE_SUB(struct piix4_pm, pm, acpi_pm_vmstate, 1),
@@ -213,6 +221,7 @@ const struct device_type piix4_pm_type = {
     .category = DEVICE_CATEGORY_BRIDGE,
     .size = sizeof(struct piix4_pm),
     .internal = true,
+    .props = piix4_pm_props,
     .class = &piix4_pm_class,
     .realize = piix4_pm_realize,
     .unrealize = piix4_pm_unrealize,

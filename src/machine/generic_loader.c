@@ -100,6 +100,16 @@ static bool generic_loader_realize(struct device *dev, struct error **errp)
     return load_data(loader, errp);
 }
 
+bool generic_loader_exists(void)
+{
+    for (struct device *dev = device_first(); dev; dev = dev->next) {
+        if (device_is_a(dev, &generic_loader_type)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool generic_loader_entry(unsigned index, uint64_t *rip)
 {
     for (struct device *dev = device_first(); dev; dev = dev->next) {

@@ -16,6 +16,8 @@
 
 extern const struct device_type generic_loader_type;
 
+/* Whether a -device loader has been realized. */
+bool generic_loader_exists(void);
 /* Where a loader wants vCPU index to start; false if none does. */
 bool generic_loader_entry(unsigned index, uint64_t *rip);
 

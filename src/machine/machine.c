@@ -65,42 +65,111 @@ struct machine *machine_new(const struct machine_type *type)
 
 /* ---- properties ----------------------------------------------------------------------------- */
 
+enum value_kind {
+    VALUE_TEXT,        /* char * at offset, to be freed */
+    VALUE_ON_OFF,      /* bool at offset */
+    VALUE_ON_OFF_AUTO, /* the same; "auto" is on */
+    VALUE_FIXED,       /* only the value `fixed` is there; QEMU has more */
+};
+
 struct machine_property {
-    const char *name, *kind, *description;
+    const char *name, *type, *description;
+    enum value_kind kind;
     size_t offset;
-    bool is_bool;
-    /* The only value there is; a property that QEMU has and ferry offers in one way. */
     const char *fixed;
 };
 
+#define FIELD(f) .offset = offsetof(struct machine, f)
+
 static const struct machine_property properties[] = {
-    {"accel", "string", "Accelerator list", offsetof(struct machine, accel), false, NULL},
-    {"kernel-irqchip", "on|off|split", "Configure KVM in-kernel irqchip",
-     offsetof(struct machine, kernel_irqchip), false, NULL},
-    {"acpi", "bool", "Enable ACPI", offsetof(struct machine, acpi), true, NULL},
-    {"i8042", "bool", "Enable the keyboard controller", offsetof(struct machine, i8042), true,
-     NULL},
-    {"pit", "bool", "Enable the interval timer", offsetof(struct machine, pit), true, NULL},
-    {"hpet", "bool", "HPET timer (not in this build)", 0, false, "off"},
-    {"usb", "bool", "USB controller (not in this build)", 0, false, "off"},
-    {"vmport", "OnOffAuto", "vmport (not in this build)", 0, false, "off"},
-    {"smm", "OnOffAuto", "Enable SMM", offsetof(struct machine, smm_option), false, NULL},
-    {"graphics", "bool", "Graphics (not in this build)", 0, false, "off"},
-    {"dump-guest-core", "bool", "Guest memory in core dumps (not in this build)", 0, false, "off"},
-    {"mem-merge", "bool", "Kernel same-page merging (not in this build)", 0, false, "off"},
-    {"nvdimm", "bool", "NVDIMM (not in this build)", 0, false, "off"},
-    {"sata", "bool", "AHCI controller (not in this build)", 0, false, "off"},
-    {"smbus", "bool", "SMBus controller (not in this build)", 0, false, "off"},
+    {"accel", "string", "Accelerator list", VALUE_TEXT, FIELD(accel)},
+    {"kernel-irqchip", "on|off|split", "Configure KVM in-kernel irqchip", VALUE_TEXT,
+     FIELD(kernel_irqchip)},
+    {"kernel", "string", "Linux kernel image file", VALUE_TEXT, FIELD(kernel)},
+    {"initrd", "string", "Linux initial ramdisk file", VALUE_TEXT, FIELD(initrd)},
+    {"append", "string", "Linux kernel command line", VALUE_TEXT, FIELD(append)},
+    {"firmware", "string", "Firmware image", VALUE_TEXT, FIELD(bios)},
+    {"acpi", "OnOffAuto", "Enable ACPI", VALUE_ON_OFF_AUTO, FIELD(acpi)},
+    {"i8042", "bool", "Enable the keyboard controller", VALUE_ON_OFF, FIELD(i8042)},
+    {"pit", "bool", "Enable the interval timer", VALUE_ON_OFF, FIELD(pit)},
+    {"smm", "OnOffAuto", "Enable SMM", VALUE_TEXT, FIELD(smm_option)},
+    {"hpet", "bool", "HPET timer (not in this build)", VALUE_FIXED, .fixed = "off"},
+    {"usb", "bool", "USB controller (not in this build)", VALUE_FIXED, .fixed = "off"},
+    {"vmport", "OnOffAuto", "vmport (not in this build)", VALUE_FIXED, .fixed = "off"},
+    {"graphics", "bool", "Graphics (not in this build)", VALUE_FIXED, .fixed = "off"},
+    {"dump-guest-core", "bool", "Guest memory in core dumps (not in this build)", VALUE_FIXED,
+     .fixed = "off"},
+    {"mem-merge", "bool", "Kernel same-page merging (not in this build)", VALUE_FIXED,
+     .fixed = "off"},
+    {"nvdimm", "bool", "NVDIMM (not in this build)", VALUE_FIXED, .fixed = "off"},
+    {"sata", "bool", "AHCI controller (not in this build)", VALUE_FIXED, .fixed = "off"},
+    {"smbus", "bool", "SMBus controller (not in this build)", VALUE_FIXED, .fixed = "off"},
 };
 
 void machine_properties_print(const struct machine_type *type, FILE *to)
 {
-    fprintf(to, "%s.options:\n", type->name);
+    fprintf(to, "%s-machine options:\n", type->name);
     for (size_t i = 0; i < ARRAY_SIZE(properties); i++) {
-        fprintf(to, "  %s=<%s> - %s\n", properties[i].name, properties[i].kind,
+        fprintf(to, "  %s=<%s> - %s\n", properties[i].name, properties[i].type,
                 properties[i].description);
     }
     fprintf(to, "  max-ram-below-4g=<size> - Maximum ram below the 4G boundary (32bit boundary)\n");
+}
+
+static bool set_below_4g(struct machine *machine, const char *value, struct error **errp)
+{
+    uint64_t size;
+
+    if (!parse_size(value, 1, &size) || size < MiB || size > 4 * GiB || size % MiB) {
+        error_set(errp, "-machine max-ram-below-4g=%s: needs a size of whole MiB from 1M to 4G",
+                  value);
+        return false;
+    }
+    machine->max_ram_below_4g = size;
+    return true;
+}
+
+static bool set_on_off(const struct machine_property *p, bool *field, const char *value,
+                       struct error **errp)
+{
+    if (p->kind == VALUE_ON_OFF_AUTO && !strcmp(value, "auto")) {
+        *field = true;
+        return true;
+    }
+    if (!parse_bool(value, field)) {
+        error_set(errp, "-machine %s=%s: needs %s", p->name, value,
+                  p->kind == VALUE_ON_OFF_AUTO ? "'on', 'off' or 'auto'" : "'on' or 'off'");
+        return false;
+    }
+    return true;
+}
+
+static bool set_property(struct machine *machine, const struct machine_property *p,
+                         const char *value, struct error **errp)
+{
+    void *field = (char *)machine + p->offset;
+    bool on;
+
+    switch (p->kind) {
+    case VALUE_ON_OFF:
+    case VALUE_ON_OFF_AUTO:
+        return set_on_off(p, field, value, errp);
+    case VALUE_FIXED:
+        if (strcmp(value, p->fixed) && strcmp(value, "auto")) {
+            error_set(errp, "-machine %s=%s: this build has only %s=%s", p->name, value, p->name,
+                      p->fixed);
+            return false;
+        }
+        return true;
+    default:
+        if (!strcmp(p->name, "smm") && strcmp(value, "auto") && !parse_bool(value, &on)) {
+            error_set(errp, "-machine smm=%s: needs 'on', 'off' or 'auto'", value);
+            return false;
+        }
+        free(*(char **)field);
+        *(char **)field = xstrdup(value);
+        return true;
+    }
 }
 
 bool machine_set(struct machine *machine, const char *name, const char *value, struct error **errp)
@@ -109,47 +178,13 @@ bool machine_set(struct machine *machine, const char *name, const char *value, s
     const char *near;
 
     if (!strcmp(name, "max-ram-below-4g")) {
-        uint64_t size;
-        if (!parse_size(value, 1, &size) || size < MiB || size > 4 * GiB || size % MiB) {
-            error_set(errp, "-machine max-ram-below-4g=%s: needs a size of whole MiB from 1M to 4G",
-                      value);
-            return false;
-        }
-        machine->max_ram_below_4g = size;
-        return true;
+        return set_below_4g(machine, value, errp);
     }
     for (size_t i = 0; i < ARRAY_SIZE(properties); i++) {
-        const struct machine_property *p = &properties[i];
-        void *field = (char *)machine + p->offset;
-        bool on;
-
-        names[i] = p->name;
-        if (strcmp(p->name, name)) {
-            continue;
+        if (!strcmp(properties[i].name, name)) {
+            return set_property(machine, &properties[i], value, errp);
         }
-        if (p->fixed) {
-            if (strcmp(value, p->fixed) && strcmp(value, "auto")) {
-                error_set(errp, "-machine %s=%s: this build has only %s=%s", name, value, name,
-                          p->fixed);
-                return false;
-            }
-            return true;
-        }
-        if (!strcmp(name, "smm") && strcmp(value, "auto") && !parse_bool(value, &on)) {
-            error_set(errp, "-machine smm=%s: needs 'on', 'off' or 'auto'", value);
-            return false;
-        }
-        if (p->is_bool) {
-            if (!parse_bool(value, &on)) {
-                error_set(errp, "-machine %s=%s: needs 'on' or 'off'", name, value);
-                return false;
-            }
-            *(bool *)field = on;
-        } else {
-            free(*(char **)field);
-            *(char **)field = xstrdup(value);
-        }
-        return true;
+        names[i] = properties[i].name;
     }
     names[ARRAY_SIZE(properties)] = "max-ram-below-4g";
     near = nearest_name(name, names, ARRAY_SIZE(names));

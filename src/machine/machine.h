@@ -36,6 +36,7 @@ struct machine_type {
     const char *description;
     bool is_default;
     unsigned max_cpus;
+    uint64_t hole64_min; /* bytes of addresses for 64-bit BARs that a processor must have */
     bool (*init)(struct machine *machine, struct error **errp);
     /* The interrupt line a firmware would write for INTx pin 1..4 of a function. */
     uint8_t (*interrupt_line)(void *machine, struct pci_device *pci, unsigned pin);
@@ -103,6 +104,9 @@ bool machine_set(struct machine *machine, const char *name, const char *value, s
 void machine_properties_print(const struct machine_type *type, FILE *to);
 /* Needs accel_init(). Makes RAM, chips and buses. */
 bool machine_init(struct machine *machine, struct error **errp);
+/* Whether processors with that many bits of physical addresses (MAXPHYADDR) reach all of RAM and the
+ * 64-bit window for BARs, which ends where their addresses end. After machine_init(). */
+bool machine_check_phys_bits(struct machine *machine, unsigned phys_bits, struct error **errp);
 /* After the user's devices: resources, ACPI tables, loaders. */
 bool machine_ready(struct machine *machine, struct error **errp);
 /* Resets devices, memory contents of loaders and vCPUs. vCPUs are paused. */

@@ -104,6 +104,26 @@ bool pc_init_memory(struct machine *machine, uint64_t limit, uint64_t reduced, s
     return init_rom(machine, errp);
 }
 
+bool machine_check_phys_bits(struct machine *machine, unsigned phys_bits, struct error **errp)
+{
+    uint64_t limit = BIT64(phys_bits);
+    uint64_t end = machine->ram_above_4g ? 4 * GiB + machine->ram_above_4g : machine->ram_below_4g;
+
+    /* Without addresses above 4 GiB there is no such window, as in QEMU. */
+    if (phys_bits > 32) {
+        end = machine->pci_hole64 + machine->type->hole64_min;
+    }
+    if (end > limit) {
+        error_set(errp, "Address space limit 0x%" PRIx64 " < 0x%" PRIx64 " phys-bits too low (%u)",
+                  limit - 1, end - 1, phys_bits);
+        error_add_hint(errp, "Give a CPU model with more phys-bits=, or less RAM.");
+        return false;
+    }
+    machine->pci_hole64 = MIN(machine->pci_hole64, limit);
+    machine->pci_hole64_end = MIN(machine->pci_hole64_end, limit);
+    return true;
+}
+
 static bool init_pit(struct machine *machine, struct error **errp)
 {
     struct device *pit = NULL;

@@ -101,6 +101,7 @@ const struct machine_type pc_machine_type = {
     .description = "Standard PC (i440FX + PIIX, 1996)",
     .is_default = true,
     .max_cpus = 255,
+    .hole64_min = 2 * GiB,
     .init = pc_init,
     .interrupt_line = pc_interrupt_line,
 };

@@ -105,6 +105,7 @@ const struct machine_type q35_machine_type = {
     .alias = "q35",
     .description = "Standard PC (Q35 + ICH9, 2009)",
     .max_cpus = 288,
+    .hole64_min = 32 * GiB,
     .init = q35_init,
     .interrupt_line = q35_interrupt_line,
 };

@@ -9,6 +9,7 @@
 
 #include "aio/loop.h"
 #include "base/alloc.h"
+#include "base/id.h"
 #include "base/log.h"
 #include "base/options.h"
 #include "chardev/chardev.h"
@@ -144,7 +145,7 @@ static bool add_qmp(struct chardev *chr, bool pretty, struct error **errp)
     return true;
 }
 
-bool monitor_add_qmp(const char *device, struct error **errp)
+bool monitor_add_qmp(const char *device, bool pretty, struct error **errp)
 {
     static unsigned count;
     autofree char *id = xasprintf("compat_monitor%u", count++);
@@ -154,12 +155,13 @@ bool monitor_add_qmp(const char *device, struct error **errp)
         return true;
     }
     chr = chardev_new_from_legacy(device, id, errp);
-    return chr && add_qmp(chr, false, errp);
+    return chr && add_qmp(chr, pretty, errp);
 }
 
 bool monitor_add(struct options *opts, struct error **errp)
 {
     const char *id = options_get(opts, "chardev"), *mode = options_get(opts, "mode");
+    const char *own_id = options_get(opts, "id"); /* nothing names a monitor by it */
     struct chardev *chr = id ? chardev_find(id) : NULL;
     bool pretty = false;
 
@@ -169,6 +171,10 @@ bool monitor_add(struct options *opts, struct error **errp)
     }
     if (!chr) {
         error_set(errp, "chardev '%s' not found; define it by -chardev …,id=%s", id, id);
+        return false;
+    }
+    if (own_id && !id_is_wellformed(own_id)) {
+        error_set(errp, "Parameter 'id' expects an identifier");
         return false;
     }
     if (!mode || strcmp(mode, "control")) {

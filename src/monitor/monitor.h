@@ -28,12 +28,13 @@ struct monitor_vm_ops {
     bool (*system_powerdown)(struct error **errp);
     void (*quit)(void);
     const char *(*name)(void); /* -name, or NULL */
+    const char *(*uuid)(void); /* -uuid, or NULL */
 };
 
 void monitor_set_vm_ops(const struct monitor_vm_ops *ops);
-/* -qmp DEV: legacy text of a character device. */
-bool monitor_add_qmp(const char *device, struct error **errp);
-/* -mon [chardev=]ID,mode=control[,pretty=on] */
+/* -qmp DEV, -qmp-pretty DEV: legacy text of a character device. */
+bool monitor_add_qmp(const char *device, bool pretty, struct error **errp);
+/* -mon [chardev=]ID,mode=control[,pretty=on][,id=NAME] */
 bool monitor_add(struct options *opts, struct error **errp);
 /* -qtest DEV with -qtest-log FILE (NULL: stderr as QEMU; "none"). */
 bool qtest_server_start(const char *device, const char *log, struct error **errp);

@@ -57,10 +57,12 @@ json_t *qmp_query_name(json_t *args, struct error **errp)
     return name ? json_pack("{s:s}", "name", name) : json_object();
 }
 
-/* All zeroes is what QEMU says of a VM without -uuid, which ferry lacks. */
+/* All zeroes is what QEMU says of a VM without -uuid. */
 json_t *qmp_query_uuid(json_t *args, struct error **errp)
 {
-    return json_pack("{s:s}", "UUID", "00000000-0000-0000-0000-000000000000");
+    const char *uuid = monitor_vm_ops()->uuid();
+
+    return json_pack("{s:s}", "UUID", uuid ? uuid : "00000000-0000-0000-0000-000000000000");
 }
 
 json_t *qmp_query_target(json_t *args, struct error **errp)

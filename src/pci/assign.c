@@ -48,6 +48,13 @@ static bool take(struct window *w, uint64_t size, uint64_t *address)
     return true;
 }
 
+/* What helps where a BAR does not fit. */
+static char *remedy(const struct pci_bar *bar)
+{
+    return bar->size_property ? xasprintf("make %s= smaller", bar->size_property)
+                              : xstrdup("use fewer devices");
+}
+
 static bool place(const struct placement *p, struct window *io, struct window *mem,
                   struct window *mem64, struct error **errp)
 {
@@ -61,9 +68,10 @@ static bool place(const struct placement *p, struct window *io, struct window *m
                     : (bar->is_64bit && bar->prefetchable && take(mem64, bar->size, &address)) ||
                           take(mem, bar->size, &address);
     if (!done) {
-        error_set(errp,
-                  "PCI: no room for BAR %u (%" PRIu64 " KiB) of %s in slot %d; use fewer devices",
-                  p->index, bar->size / KiB, pci->dev.type->name, PCI_SLOT(pci->devfn));
+        autofree char *help = remedy(bar);
+
+        error_set(errp, "PCI: no room for BAR %u (%" PRIu64 " KiB) of %s in slot %d; %s", p->index,
+                  bar->size / KiB, pci->dev.type->name, PCI_SLOT(pci->devfn), help);
         return false;
     }
     pci_config_write(pci, reg, (uint32_t)address, 4);

@@ -35,7 +35,8 @@ struct pci_bar {
     struct mem_region *region; /* NULL: no such BAR */
     uint64_t size;
     bool is_io, is_64bit, prefetchable;
-    uint64_t address; /* where it is mapped, or PCI_BAR_UNMAPPED */
+    uint64_t address;          /* where it is mapped, or PCI_BAR_UNMAPPED */
+    const char *size_property; /* by which the user chooses the size, or NULL; for messages */
 };
 
 /* What a type tells its parent pci_device_type (device_type.class). */

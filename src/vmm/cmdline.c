@@ -15,6 +15,7 @@ enum option_kind {
     OPTION_FLAG,    /* bool at offset */
     OPTION_TEXT,    /* const char * at offset, the last one counts */
     OPTION_LIST,    /* struct text_list at offset */
+    OPTION_SHORT,   /* short for an item of the list at offset, `item` and the argument */
     OPTION_FIXED,   /* only the values of `values` are there; nothing to do for them */
     OPTION_LACKING, /* QEMU has it, ferry not: `help` says what to do instead */
     OPTION_HELP,
@@ -30,6 +31,7 @@ struct option {
     const char *argument; /* for the help text */
     const char *help;
     const char *const *values;
+    const char *item;
 };
 
 static const char *const only_none[] = {"none", NULL};
@@ -54,6 +56,17 @@ static const char *const monitors[] = {"none", "null", NULL};
         .name = n, .kind = OPTION_FIXED, .has_argument = true, .argument = a, .help = h,           \
         .values = v                                                                                \
     }
+/* Where the order of this and the option that it stands for counts. */
+#define SHORT(n, f, i, h)                                                                          \
+    {                                                                                              \
+        .name = n, .kind = OPTION_SHORT, .offset = offsetof(struct cmdline, f), .help = h,         \
+        .item = i                                                                                  \
+    }
+#define SHORT_FOR(n, f, i, a, h)                                                                   \
+    {                                                                                              \
+        .name = n, .kind = OPTION_SHORT, .offset = offsetof(struct cmdline, f),                    \
+        .has_argument = true, .argument = a, .help = h, .item = i                                  \
+    }
 #define LACKING(n, arg, h)                                                                         \
     {                                                                                              \
         .name = n, .kind = OPTION_LACKING, .has_argument = arg, .help = h                          \
@@ -76,24 +89,26 @@ static const struct option options[] = {
      .help = "select the machine ('-machine help' lists them)\n"
              "accel=accel1[:accel2[:...]] selects the accelerator\n"
              "kernel-irqchip=on|split|off who emulates the interrupt chips\n"
-             "acpi=on|off, i8042=on|off, pit=on|off, max-ram-below-4g=size"},
+             "acpi=on|off|auto, i8042=on|off, pit=on|off, max-ram-below-4g=size\n"
+             "kernel=, initrd=, append=, firmware= same as -kernel, -initrd, -append, -bios"},
     LIST("accel", accel, "[accel=]accelerator[,prop[=value][,...]]",
          "select the accelerator ('-accel help' lists them); may be repeated, the first that\n"
          "works is taken\n"
          "kernel-irqchip=on|split|off who emulates the interrupt chips\n"
          "force=on run although the start-up probe says that kernels cannot run"),
-    FLAG("enable-kvm", enable_kvm, "same as -accel kvm"),
+    SHORT("enable-kvm", machine, "accel=kvm", "same as -machine accel=kvm"),
     TEXT("cpu", cpu, "model[,+feature][,-feature][,feature=on|off]",
          "select the CPU ('-cpu help' lists models and features)"),
-    TEXT("smp", smp,
-         "[[cpus=]n][,maxcpus=maxcpus][,sockets=sockets][,dies=dies][,cores=cores]"
+    LIST("smp", smp,
+         "[[cpus=]n][,maxcpus=maxcpus][,sockets=sockets][,dies=dies][,clusters=1][,cores=cores]"
          "[,threads=threads]",
          "set the number of CPUs to n [default=1]"),
-    TEXT("m", memory, "[size=]megs", "guest RAM [default: 128 MiB]; suffixes k, M, G"),
+    LIST("m", memory, "[size=]megs", "guest RAM [default: 128 MiB]; suffixes k, M, G"),
     LIST("device", device, "driver[,prop[=value][,...]]",
          "add a device ('-device help' lists them, '-device driver,help' lists properties)"),
     LIST("global", global, "driver.property=value", "set a default of a device's property"),
-    TEXT("name", name, "string[,process=string][,debug-threads=on|off]", "set the guest's name"),
+    LIST("name", name, "string[,process=string][,debug-threads=on|off]", "set the guest's name"),
+    TEXT("uuid", uuid, "uuid", "set the guest's UUID, for QMP's query-uuid"),
     HEADING("Block device options:"),
     LIST("blockdev", blockdev,
          "[driver=]driver[,node-name=N][,discard=ignore|unmap]\n"
@@ -108,15 +123,19 @@ static const struct option options[] = {
          "use 'file' as a drive image"),
     FLAG("snapshot", snapshot, "drives take writes in temporary files, images stay as they are"),
     HEADING("Boot options:"),
-    TEXT("kernel", kernel, "file", "boot a bzImage, an ELF file with a PVH note or multiboot"),
-    TEXT("append", append, "cmdline", "kernel command line"),
-    TEXT("initrd", initrd, "file", "initial RAM disk, or multiboot modules"),
-    TEXT("bios", bios, "file", "firmware image, placed so that it ends at 4 GiB"),
+    SHORT_FOR("kernel", machine, "kernel=", "file",
+              "boot a bzImage, an ELF file with a PVH note or multiboot"),
+    SHORT_FOR("append", machine, "append=", "cmdline", "kernel command line"),
+    SHORT_FOR("initrd", machine, "initrd=", "file", "initial RAM disk, or multiboot modules"),
+    SHORT_FOR("bios", machine, "firmware=", "file",
+              "firmware image, placed so that it ends at 4 GiB"),
+    LIST("boot", boot, "[strict=on|off][,menu=off]", "for a firmware, which this build has not"),
     HEADING("Character device options:"),
     LIST("chardev", chardev, "backend,id=id[,prop[=value][,...]]",
          "add a character device ('-chardev help' lists them)"),
     LIST("serial", serial, "dev", "redirect the serial port to character device 'dev'"),
     LIST("qmp", qmp, "dev", "QMP monitor on character device 'dev'"),
+    LIST("qmp-pretty", qmp_pretty, "dev", "like -qmp, with the answers indented"),
     LIST("mon", mon, "[chardev=]name[,mode=control][,pretty=on|off]",
          "monitor on a character device"),
     FIXED("monitor", monitors, "none", "no human monitor"),
@@ -132,8 +151,9 @@ static const struct option options[] = {
     LIST("object", object, "TYPENAME[,PROP1=VALUE1,...]",
          "create an object ('-object help' lists them)"),
     FLAG("S", stopped, "freeze the CPUs at start-up (QMP 'cont' starts them)"),
-    FLAG("no-reboot", no_reboot, "exit instead of rebooting"),
-    FLAG("no-shutdown", no_shutdown, "stop instead of exiting when the guest powers off"),
+    SHORT("no-reboot", action, "reboot=shutdown", "exit instead of rebooting"),
+    SHORT("no-shutdown", action, "shutdown=pause",
+          "stop instead of exiting when the guest powers off"),
     LIST("action", action,
          "reboot=reset|shutdown|none / shutdown=poweroff|pause / "
          "panic=pause|shutdown|exit-failure|none",
@@ -143,22 +163,33 @@ static const struct option options[] = {
      .kind = OPTION_FLAG,
      .offset = SIZE_MAX,
      .help = "no configuration files (ferry reads none)"},
-    FLAG("no-acpi", no_acpi, "same as -machine acpi=off"),
+    SHORT("no-acpi", machine, "acpi=off", "same as -machine acpi=off"),
     {.name = "no-hpet", .kind = OPTION_FLAG, .offset = SIZE_MAX, .help = "no HPET (there is none)"},
-    TEXT("rtc", rtc, "[base=utc|localtime|<datetime>][,clock=host|vm][,driftfix=none]",
+    LIST("rtc", rtc, "[base=utc|localtime|<datetime>][,clock=host|vm][,driftfix=none]",
          "set the clock's start"),
+    LIST("overcommit", overcommit, "[mem-lock=off][,cpu-pm=off]",
+         "guest memory may be swapped, idle CPUs are the host's"),
+    LIST("msg", msg, "[timestamp=on|off][,guest-name=on|off]",
+         "begin messages with the time and the guest's name"),
     TEXT("pidfile", pidfile, "file", "write the process id to 'file'"),
     TEXT("d", log_items, "item1,...", "log these items ('-d help' lists them)"),
     TEXT("D", log_file, "logfile", "log to 'logfile' instead of stderr"),
+    LIST("debugcon", debugcon, "dev", "debug console (port 0xe9) on character device 'dev'"),
     LIST("qtest", qtest, "dev", "qtest protocol on character device 'dev'"),
     TEXT("qtest-log", qtest_log, "file", "log the qtest protocol to 'file' ('none': nowhere)"),
 
     LACKING("hda", true, "IDE disks are not in this build; use -drive file=…,if=virtio"),
     LACKING("hdb", true, "IDE disks are not in this build; use -drive file=…,if=virtio"),
+    LACKING("hdc", true, "IDE disks are not in this build; use -drive file=…,if=virtio"),
+    LACKING("hdd", true, "IDE disks are not in this build; use -drive file=…,if=virtio"),
     LACKING("cdrom", true, "IDE disks are not in this build; use -drive file=…,if=virtio"),
+    LACKING("sd", true, "SD cards are not in this build; use -drive file=…,if=virtio"),
+    LACKING("mtdblock", true, "flash is not in this build; use -bios"),
+    LACKING("iscsi", true, "iSCSI is not in this build"),
     LACKING("fda", true, "floppy disks are not in this build"),
-    LACKING("boot", true,
-            "boot order needs firmware, which this build does not start; use -kernel"),
+    LACKING("fdb", true, "floppy disks are not in this build"),
+    LACKING("no-fd-bootchk", false, "floppy disks are not in this build"),
+    LACKING("option-rom", true, "option ROMs need firmware, which this build does not start"),
     LACKING("netdev", true, "networking is not in this build; use -nic none"),
     LACKING("daemonize", false, "use your service manager, or a shell's &"),
     LACKING("incoming", true, "migration is not in this build"),
@@ -166,16 +197,21 @@ static const struct option options[] = {
     LACKING("gdb", true, "the gdb stub is not in this build"),
     LACKING("s", false, "the gdb stub is not in this build"),
     LACKING("usb", false, "USB is not in this build"),
+    LACKING("usbdevice", true, "USB is not in this build"),
+    LACKING("set", true, "give the property to the -device or -drive itself, or use -global"),
+    LACKING("full-screen", false, "there is no display in this build; use -display none"),
+    LACKING("curses", false, "there is no display in this build; use -display none"),
     LACKING("vnc", true, "there is no display in this build; use -display none"),
     LACKING("spice", true, "there is no display in this build; use -display none"),
     LACKING("smbios", true, "SMBIOS tables are not in this build"),
-    LACKING("uuid", true, "SMBIOS tables are not in this build"),
     LACKING("fw_cfg", true, "fw_cfg is not in this build"),
     LACKING("acpitable", true, "extra ACPI tables are not in this build"),
     LACKING("sandbox", true, "the seccomp sandbox is not in this build"),
     LACKING("mem-path", true, "memory back ends are not in this build"),
     LACKING("mem-prealloc", false, "memory back ends are not in this build"),
     LACKING("numa", true, "NUMA is not in this build"),
+    LACKING("audio", true, "sound is not in this build"),
+    LACKING("audio-help", false, "sound is not in this build"),
     LACKING("audiodev", true, "sound is not in this build"),
     LACKING("tpmdev", true, "TPM is not in this build"),
     LACKING("fsdev", true, "host directory sharing is not in this build"),
@@ -183,9 +219,21 @@ static const struct option options[] = {
     LACKING("pflash", true, "flash is not in this build; use -bios"),
     LACKING("icount", true, "instruction counting is not in this build"),
     LACKING("watchdog", true, "watchdogs are not in this build"),
+    LACKING("watchdog-action", true, "watchdogs are not in this build"),
     LACKING("readconfig", true, "configuration files are not in this build"),
     LACKING("runas", true, "start ferry as that user"),
     LACKING("chroot", true, "start ferry in a chroot or container"),
+    LACKING("add-fd", true, "give files by their paths"),
+    LACKING("preconfig", false, "give all of the machine on the command line; -S waits with it"),
+    LACKING("only-migratable", false, "migration is not in this build"),
+    LACKING("dump-vmstate", true, "migration is not in this build"),
+    LACKING("compat", true, "QMP's deprecated and unstable parts are as they are in this build"),
+    LACKING("dtb", true, "PCs have no device tree"),
+    LACKING("prom-env", true, "PCs have no Open Firmware"),
+    LACKING("plugin", true, "TCG plug-ins are not in this build"),
+    LACKING("singlestep", false, "use -accel tcg with -d exec to see each instruction"),
+    LACKING("dfilter", true, "-d has no filter in this build"),
+    LACKING("seed", true, "randomness is the host's in this build"),
     LACKING("trace", true, "use bpftrace or perf with ferry's USDT probes"),
     LACKING("L", true, "ferry loads no files of its own; give paths"),
     LACKING("k", true, "there is no display in this build"),
@@ -289,6 +337,29 @@ static void print_values(const struct option *o)
     }
 }
 
+static void append(struct text_list *list, const char *text)
+{
+    list->text = xreallocarray(list->text, list->count + 1, sizeof(*list->text));
+    list->text[list->count++] = text;
+}
+
+/* "kernel=" and "a,b": "kernel=a,,b". */
+static char *make_item(const char *item, const char *value)
+{
+    size_t length = strlen(item);
+    char *text = xmalloc(length + 2 * strlen(value) + 1), *out = text + length;
+
+    memcpy(text, item, length);
+    for (; *value; value++) {
+        *out++ = *value;
+        if (*value == ',') {
+            *out++ = ',';
+        }
+    }
+    *out = 0;
+    return text;
+}
+
 static bool store(struct cmdline *cmdline, const struct option *o, const char *value,
                   struct error **errp)
 {
@@ -303,10 +374,14 @@ static bool store(struct cmdline *cmdline, const struct option *o, const char *v
     case OPTION_TEXT:
         *(const char **)field = value;
         return true;
-    case OPTION_LIST: {
-        struct text_list *list = field;
-        list->text = xreallocarray(list->text, list->count + 1, sizeof(*list->text));
-        list->text[list->count++] = value;
+    case OPTION_LIST:
+        append(field, value);
+        return true;
+    case OPTION_SHORT: {
+        char *item = make_item(o->item, value ? value : "");
+
+        append(&cmdline->made, item);
+        append(field, item);
         return true;
     }
     case OPTION_FIXED:
@@ -372,13 +447,21 @@ enum cmdline_result cmdline_parse(struct cmdline *cmdline, int argc, char **argv
     return CMDLINE_RUN;
 }
 
+static void free_list(struct text_list *list)
+{
+    free(list->text);
+    *list = (struct text_list){0};
+}
+
 void cmdline_free(struct cmdline *cmdline)
 {
+    for (size_t i = 0; i < cmdline->made.count; i++) {
+        free((char *)cmdline->made.text[i]);
+    }
+    free_list(&cmdline->made);
     for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
         if (options[i].kind == OPTION_LIST) {
-            struct text_list *list = (void *)((char *)cmdline + options[i].offset);
-            free(list->text);
-            *list = (struct text_list){0};
+            free_list((struct text_list *)((char *)cmdline + options[i].offset));
         }
     }
 }

@@ -15,16 +15,18 @@
 #include "base/error.h"
 
 struct text_list {
-    const char **text; /* point into argv */
+    const char **text; /* point into argv, or to texts in `made` */
     size_t count;
 };
 
+/* Short options stand in the list of what they are short for, in their place: -enable-kvm as
+ * "accel=kvm" of -machine, -no-reboot as "reboot=shutdown" of -action. */
 struct cmdline {
     struct text_list machine, accel, global, object, chardev, serial, drive, blockdev, device, qmp,
-        mon, qtest, action;
-    const char *cpu, *smp, *memory, *kernel, *initrd, *append, *bios, *name, *rtc, *pidfile,
-        *log_items, *log_file, *qtest_log, *echr, *uuid, *msg;
-    bool nodefaults, nographic, no_reboot, no_shutdown, stopped, enable_kvm, no_acpi, snapshot;
+        qmp_pretty, debugcon, mon, qtest, action, smp, memory, name, rtc, boot, overcommit, msg;
+    struct text_list made; /* texts that are freed with this */
+    const char *cpu, *uuid, *pidfile, *log_items, *log_file, *qtest_log, *echr;
+    bool nodefaults, nographic, stopped, snapshot;
 };
 
 enum cmdline_result {

@@ -1,14 +1,37 @@
 /* SPDX-License-Identifier: MIT */
 #include "vmm/configure.h"
 
+#include <ctype.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 
 #include "base/alloc.h"
+#include "base/log.h"
 #include "base/options.h"
 #include "base/range.h"
+
+/* An option that is a list of keys, given any number of times: the keys of all, the last ones
+ * counting. NULL on error; what: the option's name, for the error. */
+static struct options *merge(const struct text_list *list, const char *implied, const char *what,
+                             struct error **errp)
+{
+    struct options *all = options_new();
+
+    for (size_t i = 0; i < list->count; i++) {
+        struct options *opts = options_parse(list->text[i], implied, errp);
+
+        if (!opts) {
+            error_prepend(errp, "%s: ", what);
+            options_free(all);
+            return NULL;
+        }
+        options_merge(all, opts);
+        options_free(opts);
+    }
+    return all;
+}
 
 /* ---- -machine ------------------------------------------------------------------------------- */
 
@@ -22,11 +45,22 @@ static const struct machine_type *default_machine(void)
     return machine_types[0];
 }
 
+/* "kernel_irqchip" is an old spelling of "kernel-irqchip". */
+static char *dashify(const char *key)
+{
+    char *name = xstrdup(key);
+
+    for (char *c = name; *c; c++) {
+        *c = *c == '_' ? '-' : *c;
+    }
+    return name;
+}
+
 /* Properties of one -machine option, "type" excepted. */
 static bool apply_properties(struct machine *machine, struct options *opts, struct error **errp)
 {
     for (size_t i = 0; i < options_count(opts); i++) {
-        const char *key = options_key(opts, i);
+        autofree char *key = dashify(options_key(opts, i));
 
         if (strcmp(key, "type") && !machine_set(machine, key, options_value(opts, i), errp)) {
             return false;
@@ -81,9 +115,6 @@ struct machine *config_machine(const struct cmdline *cmdline, struct error **err
         for (size_t i = 0; i < count && !err; i++) {
             apply_properties(machine, opts[i], &err);
         }
-        if (cmdline->no_acpi) {
-            machine->acpi = false;
-        }
     }
     for (size_t i = 0; i < count; i++) {
         options_free(opts[i]);
@@ -99,17 +130,16 @@ struct machine *config_machine(const struct cmdline *cmdline, struct error **err
 
 /* ---- -m ------------------------------------------------------------------------------------- */
 
-bool config_memory(struct machine *machine, const char *text, struct error **errp)
+bool config_memory(struct machine *machine, const struct text_list *list, struct error **errp)
 {
     struct options *opts;
     bool ok = false;
 
-    if (!text) {
+    if (list->count == 0) {
         return true;
     }
-    opts = options_parse(text, "size", errp);
+    opts = merge(list, "size", "-m", errp);
     if (!opts) {
-        error_prepend(errp, "-m: ");
         return false;
     }
     if (options_has(opts, "slots") || options_has(opts, "maxmem")) {
@@ -117,7 +147,7 @@ bool config_memory(struct machine *machine, const char *text, struct error **err
     } else if (!options_get_size(opts, "size", MiB, &machine->ram_size, errp)) {
         error_prepend(errp, "-m: ");
     } else if (machine->ram_size == 0) {
-        error_set(errp, "-m %s: the guest needs some RAM", text);
+        error_set(errp, "-m %s: the guest needs some RAM", options_get(opts, "size"));
     } else {
         machine->ram_size = align_up(machine->ram_size, GUEST_PAGE_SIZE);
         ok = options_check_used(opts, "-m", errp);
@@ -129,7 +159,7 @@ bool config_memory(struct machine *machine, const char *text, struct error **err
 /* ---- -smp ----------------------------------------------------------------------------------- */
 
 struct topology {
-    uint64_t cpus, maxcpus, sockets, dies, cores, threads; /* 0: not given */
+    uint64_t cpus, maxcpus, sockets, dies, clusters, cores, threads; /* 0: not given */
 };
 
 /* As QEMU since 6.2: what is missing is filled in cores first, then sockets. */
@@ -187,20 +217,23 @@ static bool check_topology(const struct machine *machine, const struct topology 
     return true;
 }
 
-bool config_smp(struct machine *machine, const char *text, struct error **errp)
+bool config_smp(struct machine *machine, const struct text_list *list, struct error **errp)
 {
-    static const char *const keys[] = {"cpus", "maxcpus", "sockets", "dies", "cores", "threads"};
+    static const char *const keys[] = {
+        "cpus", "maxcpus", "sockets", "dies", "clusters", "cores", "threads",
+    };
     struct topology t = {0};
-    uint64_t *const values[] = {&t.cpus, &t.maxcpus, &t.sockets, &t.dies, &t.cores, &t.threads};
+    uint64_t *const values[] = {
+        &t.cpus, &t.maxcpus, &t.sockets, &t.dies, &t.clusters, &t.cores, &t.threads,
+    };
     struct options *opts;
     bool ok = true;
 
-    if (!text) {
+    if (list->count == 0) {
         return true;
     }
-    opts = options_parse(text, "cpus", errp);
+    opts = merge(list, "cpus", "-smp", errp);
     if (!opts) {
-        error_prepend(errp, "-smp: ");
         return false;
     }
     for (size_t i = 0; ok && i < ARRAY_SIZE(keys); i++) {
@@ -217,6 +250,10 @@ bool config_smp(struct machine *machine, const char *text, struct error **errp)
     }
     ok = ok && options_check_used(opts, "-smp", errp);
     options_free(opts);
+    if (ok && t.clusters > 1) {
+        error_set(errp, "-smp: clusters not supported by this machine's CPU topology");
+        ok = false;
+    }
     if (!ok) {
         return false;
     }
@@ -233,20 +270,19 @@ bool config_smp(struct machine *machine, const char *text, struct error **errp)
     return true;
 }
 
-/* ---- -rtc, -name, -action ------------------------------------------------------------------- */
+/* ---- -rtc, -name, -msg, -uuid ------------------------------------------------------------------- */
 
-bool config_rtc(struct machine *machine, const char *text, struct error **errp)
+bool config_rtc(struct machine *machine, const struct text_list *list, struct error **errp)
 {
     struct options *opts;
     const char *drift;
     bool ok = false;
 
-    if (!text) {
+    if (list->count == 0) {
         return true;
     }
-    opts = options_parse(text, NULL, errp);
+    opts = merge(list, NULL, "-rtc", errp);
     if (!opts) {
-        error_prepend(errp, "-rtc: ");
         return false;
     }
     drift = options_get(opts, "driftfix");
@@ -262,19 +298,18 @@ bool config_rtc(struct machine *machine, const char *text, struct error **errp)
     return ok;
 }
 
-bool config_name(const char *text, char **name, struct error **errp)
+bool config_name(const struct text_list *list, char **name, struct error **errp)
 {
     struct options *opts;
     const char *process;
     bool threads = false, ok = false;
 
     *name = NULL;
-    if (!text) {
+    if (list->count == 0) {
         return true;
     }
-    opts = options_parse(text, "guest", errp);
+    opts = merge(list, "guest", "-name", errp);
     if (!opts) {
-        error_prepend(errp, "-name: ");
         return false;
     }
     if (!options_get_bool(opts, "debug-threads", &threads, errp)) {
@@ -290,6 +325,112 @@ bool config_name(const char *text, char **name, struct error **errp)
         *name = ok && guest ? xstrdup(guest) : NULL;
     }
     options_free(opts);
+    return ok;
+}
+
+bool config_messages(const struct text_list *list, const char *name, struct error **errp)
+{
+    bool timestamp = false, guest_name = false, ok;
+    struct options *opts;
+
+    if (list->count == 0) {
+        return true;
+    }
+    opts = options_parse(list->text[list->count - 1], NULL, errp);
+    ok = opts && options_get_bool(opts, "timestamp", &timestamp, errp) &&
+         options_get_bool(opts, "guest-name", &guest_name, errp);
+    if (!ok) {
+        error_prepend(errp, "-msg: ");
+    }
+    ok = ok && options_check_used(opts, "-msg", errp);
+    options_free(opts);
+    if (ok) {
+        log_set_heads(timestamp, guest_name ? name : NULL);
+    }
+    return ok;
+}
+
+bool config_uuid(const char *text, char **uuid, struct error **errp)
+{
+    static const char form[] = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
+
+    *uuid = text ? xstrdup(text) : NULL;
+    for (size_t i = 0; text && i < sizeof(form); i++) {
+        char c = text[i];
+
+        if (form[i] == 'x' ? !isxdigit((unsigned char)c) : c != form[i]) {
+            error_set(errp, "-uuid %s: a UUID has hexadecimal digits in the form %s", text, form);
+            free(*uuid);
+            *uuid = NULL;
+            return false;
+        }
+        (*uuid)[i] = tolower((unsigned char)c);
+    }
+    return true;
+}
+
+/* ---- -boot, -overcommit, -action ------------------------------------------------------------ */
+
+bool config_boot(const struct text_list *list, struct error **errp)
+{
+    static const char *const lacking[] = {
+        "order", "once", "splash", "splash-time", "reboot-timeout",
+    };
+    struct options *opts = merge(list, "order", "-boot", errp);
+    bool strict, menu = false, ok;
+
+    if (!opts) {
+        return false;
+    }
+    ok = options_get_bool(opts, "strict", &strict, errp) &&
+         options_get_bool(opts, "menu", &menu, errp);
+    if (!ok) {
+        error_prepend(errp, "-boot: ");
+    }
+    for (size_t i = 0; ok && i < ARRAY_SIZE(lacking); i++) {
+        const char *value = options_get(opts, lacking[i]);
+
+        if (value) {
+            error_set(errp,
+                      "-boot %s=%s: needs firmware, which this build does not start; use -kernel",
+                      lacking[i], value);
+            ok = false;
+        }
+    }
+    if (ok && menu) {
+        error_set(errp, "-boot menu=on: needs firmware, which this build does not start");
+        ok = false;
+    }
+    ok = ok && options_check_used(opts, "-boot", errp);
+    options_free(opts);
+    return ok;
+}
+
+bool config_overcommit(const struct text_list *list, struct error **errp)
+{
+    static const char *const keys[] = {"mem-lock", "cpu-pm"};
+    bool ok = true;
+
+    /* Not merged: in QEMU an "on" stays, whatever follows. */
+    for (size_t i = 0; ok && i < list->count; i++) {
+        struct options *opts = options_parse(list->text[i], NULL, errp);
+
+        ok = opts;
+        for (size_t k = 0; ok && k < ARRAY_SIZE(keys); k++) {
+            bool on = false;
+
+            ok = options_get_bool(opts, keys[k], &on, errp);
+            if (on) {
+                error_set(errp, "%s=on is not in this build; leave it off", keys[k]);
+                ok = false;
+            }
+        }
+        if (!ok) {
+            error_prepend(errp, "-overcommit: ");
+        }
+        ok = ok && options_check_used(opts, "-overcommit", errp);
+        options_free(opts);
+    }
     return ok;
 }
 
@@ -324,12 +465,6 @@ bool config_actions(const struct cmdline *cmdline, struct lifecycle_actions *act
                     struct error **errp)
 {
     *actions = (struct lifecycle_actions){0};
-    if (cmdline->no_reboot) {
-        actions->reboot = REBOOT_SHUTDOWN;
-    }
-    if (cmdline->no_shutdown) {
-        actions->shutdown = SHUTDOWN_PAUSE;
-    }
     for (size_t i = 0; i < cmdline->action.count; i++) {
         if (!one_action(cmdline->action.text[i], actions, errp)) {
             return false;

@@ -44,7 +44,7 @@ static struct {
     struct aio_loop *loop;
     struct machine *machine;
     struct lifecycle_actions actions;
-    const char *name;
+    const char *name, *uuid; /* or NULL */
     enum run_state state;
     int signal_fd;
     bool quit;
@@ -495,6 +495,11 @@ static void op_quit(void)
     on_shutdown(SYSTEM_CAUSE_HOST_QMP_QUIT, 0);
 }
 
+static const char *op_uuid(void)
+{
+    return vm.uuid;
+}
+
 static const char *op_name(void)
 {
     return vm.name;
@@ -509,15 +514,18 @@ static const struct monitor_vm_ops monitor_ops = {
     .system_powerdown = op_powerdown,
     .quit = op_quit,
     .name = op_name,
+    .uuid = op_uuid,
 };
 
 bool lifecycle_init(struct aio_loop *loop, struct machine *machine,
-                    const struct lifecycle_actions *actions, const char *name, struct error **errp)
+                    const struct lifecycle_actions *actions, const char *name, const char *uuid,
+                    struct error **errp)
 {
     vm.loop = loop;
     vm.machine = machine;
     vm.actions = *actions;
     vm.name = name;
+    vm.uuid = uuid;
     vm.state = RUN_STATE_PRELAUNCH;
     system_set_handlers(&handlers);
     monitor_set_vm_ops(&monitor_ops);

@@ -44,7 +44,8 @@ struct lifecycle_actions {
 
 /* Installs the request handlers, the signal handlers and the monitor's operations. */
 bool lifecycle_init(struct aio_loop *loop, struct machine *machine,
-                    const struct lifecycle_actions *actions, const char *name, struct error **errp);
+                    const struct lifecycle_actions *actions, const char *name, const char *uuid,
+                    struct error **errp);
 void lifecycle_cleanup(void);
 
 enum run_state lifecycle_state(void);

@@ -19,6 +19,7 @@
 #include "chardev/chardev.h"
 #include "device/iothread.h"
 #include "device/system.h"
+#include "machine/generic_loader.h"
 #include "machine/machine.h"
 #include "mem/address_space.h"
 #include "mem/machine_lock.h"
@@ -26,131 +27,24 @@
 #include "vmm/configure.h"
 #include "vmm/drives.h"
 #include "vmm/lifecycle.h"
-#include "vmm/types.h"
 
 static struct {
     struct aio_loop *loop;
     struct machine *machine;
     struct cpu_model *model;
     struct accel *accel;
-    char *name, *pidfile;
+    char *name, *uuid, *pidfile;
     bool memory;
 } made;
 
-/* ---- help ----------------------------------------------------------------------------------- */
-
-/* "TYPE,help" or "help": the type, to be freed, or NULL. True if help is asked for. */
-static bool asks_help(const char *text, char **type)
-{
-    const char *comma = strrchr(text, ',');
-
-    *type = NULL;
-    if (cmdline_wants_help(text)) {
-        return true;
-    }
-    if (comma && cmdline_wants_help(comma + 1)) {
-        *type = xstrndup(text, strcspn(text, ","));
-        return true;
-    }
-    return false;
-}
-
-static bool list_help(const struct text_list *list,
-                      bool (*print)(const char *type, struct error **), bool *ok,
-                      struct error **errp)
-{
-    for (size_t i = 0; i < list->count; i++) {
-        autofree char *type = NULL;
-
-        if (asks_help(list->text[i], &type)) {
-            *ok = print(type, errp);
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool help_machine(const char *type, struct error **errp)
-{
-    const struct machine_type *found = type ? machine_type_find(type) : NULL;
-
-    if (type && !found) {
-        error_set(errp, "-machine: unsupported machine type '%s'", type);
-        return false;
-    }
-    if (found) {
-        machine_properties_print(found, stdout);
-    } else {
-        machine_types_print(stdout);
-    }
-    return true;
-}
-
-static bool help_accel(const char *type, struct error **errp)
-{
-    accel_print_engines(stdout);
-    return true;
-}
-
-static bool help_device(const char *type, struct error **errp)
-{
-    if (type) {
-        return device_print_properties(type, stdout, errp);
-    }
-    device_print_types(stdout);
-    return true;
-}
-
-static bool help_object(const char *type, struct error **errp)
-{
-    if (type) {
-        return device_print_properties(type, stdout, errp);
-    }
-    object_print_types(stdout);
-    return true;
-}
-
-/* These find the word themselves, "format=help" for one. */
-static bool list_asks(const struct text_list *list, const char *implied,
-                      bool (*print)(struct options *opts, FILE *to))
-{
-    bool asked = false;
-
-    for (size_t i = 0; i < list->count && !asked; i++) {
-        struct options *opts = options_parse(list->text[i], implied, NULL);
-
-        asked = opts && print(opts, stdout);
-        options_free(opts);
-    }
-    return asked;
-}
-
-bool setup_help(const struct cmdline *cmdline, bool *ok, struct error **errp)
-{
-    *ok = true;
-    device_types_set(ferry_types);
-    if (cmdline->cpu && cmdline_wants_help(cmdline->cpu)) {
-        cpu_models_print(stdout);
-        return true;
-    }
-    if (cmdline->log_items && cmdline_wants_help(cmdline->log_items)) {
-        log_print_items(stdout);
-        return true;
-    }
-    return list_help(&cmdline->machine, help_machine, ok, errp) ||
-           list_help(&cmdline->accel, help_accel, ok, errp) ||
-           list_help(&cmdline->device, help_device, ok, errp) ||
-           list_help(&cmdline->object, help_object, ok, errp) ||
-           list_asks(&cmdline->chardev, "backend", chardev_print_help) ||
-           list_asks(&cmdline->drive, NULL, drive_help) ||
-           list_asks(&cmdline->blockdev, "driver", drive_help);
-}
-
 /* ---- steps ---------------------------------------------------------------------------------- */
 
+/* What other errors may be told with comes first. */
 static bool setup_logs(const struct cmdline *cmdline, struct error **errp)
 {
-    return (!cmdline->log_items || log_parse_items(cmdline->log_items, &log_mask, errp)) &&
+    return config_name(&cmdline->name, &made.name, errp) &&
+           config_messages(&cmdline->msg, made.name, errp) &&
+           (!cmdline->log_items || log_parse_items(cmdline->log_items, &log_mask, errp)) &&
            (!cmdline->log_file || log_set_file(cmdline->log_file, errp));
 }
 
@@ -281,7 +175,38 @@ static bool add_device(struct options *opts, struct error **errp)
     return ok;
 }
 
-/* -accel, -machine accel= and -enable-kvm; nothing: the default order. */
+/* -debugcon DEV: a character device, and an isa-debugcon at its port. */
+static bool setup_debugcon(const char *text, unsigned index, struct error **errp)
+{
+    autofree char *label = xasprintf("debugcon%u", index);
+    struct chardev *chr = chardev_new_from_legacy(text, label, errp);
+    struct options *opts;
+    bool ok;
+
+    if (!chr) {
+        return false;
+    }
+    opts = options_new();
+    options_set(opts, "driver", "isa-debugcon");
+    options_set(opts, "iobase", "0xe9");
+    options_set(opts, "chardev", chardev_id(chr));
+    ok = add_device(opts, errp);
+    options_free(opts);
+    return ok;
+}
+
+static bool setup_debugcons(const struct text_list *list, struct error **errp)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        if (!setup_debugcon(list->text[i], i, errp)) {
+            error_prepend(errp, "-debugcon %s: ", list->text[i]);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* -accel, or -machine accel= (-enable-kvm is one); nothing: the default order. */
 static bool setup_accel(const struct cmdline *cmdline, struct error **errp)
 {
     const char *entries[32];
@@ -289,7 +214,7 @@ static bool setup_accel(const struct cmdline *cmdline, struct error **errp)
     size_t count = 0;
 
     if (cmdline->accel.count && made.machine->accel) {
-        error_set(errp, "the -accel and \"-machine accel=\" options are incompatible");
+        error_set(errp, "The -accel and \"-machine accel=\" options are incompatible");
         return false;
     }
     for (size_t i = 0; i < cmdline->accel.count && count < ARRAY_SIZE(entries); i++) {
@@ -303,9 +228,6 @@ static bool setup_accel(const struct cmdline *cmdline, struct error **errp)
              item = strtok_r(NULL, ":", &save)) {
             entries[count++] = item;
         }
-    }
-    if (cmdline->enable_kvm && count == 0) {
-        entries[count++] = "kvm";
     }
     made.accel =
         accel_init(entries, count, made.machine->kernel_irqchip, made.machine->smp.max_cpus, errp);
@@ -331,6 +253,9 @@ static bool setup_vcpus(const struct cmdline *cmdline, struct error **errp)
         return false;
     }
     cpu_model_set_topology(made.model, &topology);
+    if (!machine_check_phys_bits(made.machine, cpu_model_phys_bits(made.model), errp)) {
+        return false;
+    }
     return !made.accel->ops->has_vcpus ||
            vcpus_create(made.accel, made.model, machine->smp.cpus, errp);
 }
@@ -366,27 +291,34 @@ static bool setup_machine_text(const struct cmdline *cmdline, struct error **err
         return false;
     }
     made.machine = machine;
-    machine->kernel = cmdline->kernel ? xstrdup(cmdline->kernel) : NULL;
-    machine->initrd = cmdline->initrd ? xstrdup(cmdline->initrd) : NULL;
-    machine->append = cmdline->append ? xstrdup(cmdline->append) : NULL;
-    machine->bios = cmdline->bios ? xstrdup(cmdline->bios) : NULL;
-    return config_memory(machine, cmdline->memory, errp) &&
-           config_smp(machine, cmdline->smp, errp) && config_rtc(machine, cmdline->rtc, errp) &&
-           config_name(cmdline->name, &made.name, errp);
+    return config_memory(machine, &cmdline->memory, errp) &&
+           config_smp(machine, &cmdline->smp, errp) && config_rtc(machine, &cmdline->rtc, errp) &&
+           config_boot(&cmdline->boot, errp) && config_overcommit(&cmdline->overcommit, errp) &&
+           config_uuid(cmdline->uuid, &made.uuid, errp);
 }
 
 /* A machine with nothing to run would show nothing at all. */
-static bool check_boot(const struct cmdline *cmdline, struct error **errp)
+static bool check_boot(struct error **errp)
 {
-    bool loader = false;
+    const struct machine *machine = made.machine;
 
-    for (size_t i = 0; i < cmdline->device.count; i++) {
-        loader = loader || !strncmp(cmdline->device.text[i], "loader,", 7);
-    }
-    if (!cmdline->kernel && !cmdline->bios && !loader && made.accel->ops->has_vcpus) {
-        error_set(errp, "there is nothing to boot: give -kernel FILE or -bios FILE");
+    if (!machine->kernel && !machine->bios && !generic_loader_exists() &&
+        made.accel->ops->has_vcpus) {
+        error_set(errp, "there is nothing to boot: give -kernel FILE, -bios FILE or -device "
+                        "loader,file=FILE");
         error_add_hint(errp, "This build starts no firmware of its own yet.");
         return false;
+    }
+    return true;
+}
+
+static bool setup_qmp(const struct text_list *list, bool pretty, struct error **errp)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        if (!monitor_add_qmp(list->text[i], pretty, errp)) {
+            error_prepend(errp, "-qmp%s %s: ", pretty ? "-pretty" : "", list->text[i]);
+            return false;
+        }
     }
     return true;
 }
@@ -399,19 +331,38 @@ static bool setup_monitors(const struct cmdline *cmdline, struct error **errp)
             return false;
         }
     }
-    for (size_t i = 0; i < cmdline->qmp.count; i++) {
-        if (!monitor_add_qmp(cmdline->qmp.text[i], errp)) {
-            error_prepend(errp, "-qmp %s: ", cmdline->qmp.text[i]);
-            return false;
-        }
+    if (!setup_qmp(&cmdline->qmp, false, errp) || !setup_qmp(&cmdline->qmp_pretty, true, errp)) {
+        return false;
     }
     return for_each(&cmdline->mon, "chardev", "-mon", monitor_add, errp);
+}
+
+/* The engine's own timer has no device type here; what it does may be asked for. */
+static bool is_kvm_pit(const char *text, bool *ok, struct error **errp)
+{
+    static const char driver[] = "kvm-pit.", policy[] = "kvm-pit.lost_tick_policy=delay";
+
+    *ok = true;
+    if (strncmp(text, driver, strlen(driver))) {
+        return false;
+    }
+    if (strcmp(text, policy)) {
+        error_set(errp, "-global %s: this build has only %s", text, policy);
+        *ok = false;
+    }
+    return true;
 }
 
 static bool setup_globals(const struct cmdline *cmdline, struct error **errp)
 {
     for (size_t i = 0; i < cmdline->global.count; i++) {
-        if (!device_add_global(cmdline->global.text[i], errp)) {
+        const char *text = cmdline->global.text[i];
+        bool ok;
+
+        if (!is_kvm_pit(text, &ok, errp)) {
+            ok = device_add_global(text, errp);
+        }
+        if (!ok) {
             return false;
         }
     }
@@ -429,7 +380,7 @@ bool setup(const struct cmdline *cmdline, struct error **errp)
 
     if (!setup_logs(cmdline, errp) || !config_actions(cmdline, &actions, errp) ||
         !setup_machine_text(cmdline, errp) || !setup_host(cmdline, errp) ||
-        !lifecycle_init(made.loop, made.machine, &actions, made.name, errp)) {
+        !lifecycle_init(made.loop, made.machine, &actions, made.name, made.uuid, errp)) {
         return false;
     }
     chardev_set_exit_handler(chardev_exit);
@@ -437,9 +388,9 @@ bool setup(const struct cmdline *cmdline, struct error **errp)
         !for_each(&cmdline->object, "qom-type", "-object", add_object, errp) ||
         !for_each(&cmdline->blockdev, "driver", "-blockdev", blockdev_add, errp) ||
         !drives_open(&cmdline->drive, cmdline->snapshot, errp) || !setup_accel(cmdline, errp) ||
-        !check_boot(cmdline, errp) || !machine_init(made.machine, errp) ||
-        !setup_vcpus(cmdline, errp) || !drives_add_devices(errp) ||
-        !for_each(&cmdline->device, "driver", "-device", add_device, errp) ||
+        !machine_init(made.machine, errp) || !setup_vcpus(cmdline, errp) ||
+        !drives_add_devices(errp) || !setup_debugcons(&cmdline->debugcon, errp) ||
+        !for_each(&cmdline->device, "driver", "-device", add_device, errp) || !check_boot(errp) ||
         !machine_ready(made.machine, errp) || !machine_reset(made.machine, errp)) {
         return false;
     }
@@ -481,4 +432,5 @@ void setup_cleanup(void)
         free(made.pidfile);
     }
     free(made.name);
+    free(made.uuid);
 }

@@ -12,8 +12,8 @@
 
 #include "vmm/cmdline.h"
 
-/* Prints what a "help" value among the options asks for. True if there was one. *ok false: what it
- * was asked of does not exist. */
+/* help.c: prints what a "help" value among the options asks for. True if there was one. *ok false: what it was
+ * asked of does not exist. */
 bool setup_help(const struct cmdline *cmdline, bool *ok, struct error **errp);
 bool setup(const struct cmdline *cmdline, struct error **errp);
 /* Undoes what setup() did, also where it failed. */

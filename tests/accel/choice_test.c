@@ -38,7 +38,7 @@ static void test_unknown(void **unused)
 {
     assert_refused(attempt("kvmm", NULL, NULL),
                    "-accel kvmm: invalid accelerator; did you mean 'kvm'?");
-    assert_refused(attempt("qtest", "nothing-like-it", NULL),
+    assert_refused(attempt("nothing-like-it", NULL, NULL),
                    "-accel nothing-like-it: invalid accelerator");
     assert_refused(attempt("", NULL, NULL), "needs the name of an accelerator");
 }
@@ -64,6 +64,24 @@ static void test_options(void **unused)
     assert_refused(attempt("tcg,thread=single", NULL, NULL), "-accel tcg: thread=single");
     assert_refused(attempt("soft,tb-size=0", NULL, NULL), "-accel soft: ");
     assert_refused(attempt("qtest", NULL, "nonsense"), "needs 'on', 'off' or 'split'");
+}
+
+/* What is unknown does not keep another from being used, but is told. */
+static void test_unknown_beside_known(void **unused)
+{
+    struct attempt first = attempt("kvmm", "qtest", NULL), last = attempt("qtest", "kvmm", NULL);
+    autofree char *text = capture_stderr(try_init, &first);
+    autofree char *later = NULL;
+
+    assert_non_null(first.accel);
+    assert_contains(text, "warning: -accel kvmm: invalid accelerator; did you mean 'kvm'?");
+    assert_contains(text, "using the accelerator 'qtest'");
+    accel_cleanup();
+    later = capture_stderr(try_init, &last);
+    assert_non_null(last.accel);
+    assert_string_equal(later, "ferry: warning: -accel kvmm: invalid accelerator; did you mean "
+                               "'kvm'?\n");
+    accel_cleanup();
 }
 
 /* The first that works; those before it are told about. */
@@ -118,9 +136,10 @@ static void test_help(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_unknown), cmocka_unit_test(test_absent),
-        cmocka_unit_test(test_options), cmocka_unit_test(test_fallback),
-        cmocka_unit_test(test_qtest),   cmocka_unit_test(test_help),
+        cmocka_unit_test(test_unknown),  cmocka_unit_test(test_unknown_beside_known),
+        cmocka_unit_test(test_absent),   cmocka_unit_test(test_options),
+        cmocka_unit_test(test_fallback), cmocka_unit_test(test_qtest),
+        cmocka_unit_test(test_help),
     };
 
     return cmocka_run_group_tests(tests, accel_group_setup, accel_group_teardown);

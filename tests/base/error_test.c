@@ -153,6 +153,18 @@ static void levels(void)
     assert_int_equal(errno, ENXIO);
 }
 
+static void with_name(void)
+{
+    log_set_heads(false, "a\nb");
+    log_error("%d", 1);
+    report_with_hint();
+    log_mask = LOG_UNIMP;
+    log_item(LOG_UNIMP, "2");
+    log_mask = 0;
+    log_set_heads(false, NULL);
+    log_info("3");
+}
+
 static void nasty(void)
 {
     log_error("guest said '%s'", "\x1b[2J\nferry: all is well\r\x7f\xc3\xa4");
@@ -162,6 +174,9 @@ static void written(void **state)
 {
     expect_stderr(report, "ferry: no machine 'q36'\n");
     expect_stderr(report_with_hint, "ferry: no machine 'a?b'\nuse -machine help\nor?q35\n");
+    expect_stderr(with_name,
+                  "a?b ferry: 1\na?b ferry: no machine 'a?b'\nuse -machine help\nor?q35\n"
+                  "ferry: 2\nferry: 3\n");
     expect_stderr(levels, "ferry: 1\nferry: warning: 2\nferry: 3\n");
     expect_stderr(nasty, "ferry: guest said '?[2J?ferry: all is well??\xc3\xa4'\n");
 }

@@ -319,20 +319,40 @@ static void drive_names_and_places(void **state)
     };
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        char *text = xasprintf("%sfile=null-co://,format=raw,serial=s%zu", cases[i].text, i);
+        bool has_serial = !strstr(cases[i].text, "if=none");
+        autofree char *serial = xasprintf(",serial=s%zu", i);
+        char *text =
+            xasprintf("%sfile=null-co://,format=raw%s", cases[i].text, has_serial ? serial : "");
         struct options *opts = options_parse(text, NULL, NULL);
         struct drive_spec spec;
         assert_true(drive_new(opts, "ide", &spec, NULL));
         assert_string_equal(backend_name(spec.backend), cases[i].name);
         assert_int_equal(spec.bus, cases[i].bus);
         assert_int_equal(spec.unit, cases[i].unit);
-        assert_int_equal(spec.serial[1], '0' + i);
+        if (has_serial) {
+            assert_int_equal(spec.serial[1], '0' + i);
+        } else {
+            assert_null(spec.serial);
+        }
         assert_int_equal(spec.is_cdrom, i == 1);
         assert_int_equal(backend_is_readonly(spec.backend), i == 1);
         free(spec.serial);
         options_free(opts);
         free(text);
     }
+}
+
+/* Only a device has a serial number. */
+static void serial_without_device(void **state)
+{
+    struct options *opts = options_parse("if=none,driver=null-co,serial=x", NULL, NULL);
+    struct error *err = NULL;
+    struct drive_spec spec;
+
+    assert_false(drive_new(opts, "ide", &spec, &err));
+    assert_non_null(strstr(error_message(err), "give serial=x to the -device"));
+    error_free(err);
+    options_free(opts);
 }
 
 static void error_policies(void **state)
@@ -502,6 +522,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(drive_refusals, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(cache_modes, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(drive_names_and_places, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(serial_without_device, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(error_policies, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(drive_spellings, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(help_lists_drivers, kit_setup, kit_teardown),

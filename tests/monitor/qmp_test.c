@@ -13,7 +13,7 @@
 static struct {
     bool running, has_button;
     unsigned resets, quits;
-    const char *name;
+    const char *name, *uuid;
 } vm;
 
 static const char *vm_status(void)
@@ -65,6 +65,11 @@ static const char *vm_name(void)
     return vm.name;
 }
 
+static const char *vm_uuid(void)
+{
+    return vm.uuid;
+}
+
 static const struct monitor_vm_ops ops = {
     .status = vm_status,
     .is_running = vm_is_running,
@@ -74,6 +79,7 @@ static const struct monitor_vm_ops ops = {
     .system_powerdown = vm_powerdown,
     .quit = vm_quit,
     .name = vm_name,
+    .uuid = vm_uuid,
 };
 
 /* ---- a client ------------------------------------------------------------------------------- */

@@ -37,6 +37,8 @@ TABLE = [
     ("-drive if=none,aio=uring,file=DIR/disk.img,format=raw", "uring", "io_uring"),
     ("-drive if=none,readonly=maybe,file=DIR/disk.img,format=raw", "readonly", "maybe"),
     ("-drive if=none,raedonly=on,file=DIR/disk.img,format=raw", "raedonly", "readonly"),
+    ("-drive if=none,id=d,driver=null-co,serial=X1 -device virtio-blk-pci,drive=d", "-drive",
+     "give serial=X1 to the -device"),
     ("-drive if=none,id=1x,file=DIR/disk.img,format=raw", "id"),
     (DISK + " -drive if=none,id=d,driver=null-co", "'d'"),
     ("-drive if=none,id=d,format=raw,file=DIR/other.img "
@@ -72,6 +74,8 @@ TABLE = [
     (DISK + " -device virtio-blk-pci,drive=d,addr=40", "addr"),
     (DISK + " -device virtio-blk-pci,drive=d,num-queues=x", "num-queues"),
     ("-device pci-testdev,addr=5 -device pci-testdev,addr=5", "slot 5", "| addr="),
+    ("-device pci-testdev,membar=64G", "no room for BAR 2 (67108864 KiB) of pci-testdev",
+     "make membar= smaller"),
     ("-device pci-testdev,addr=1f", "slot 31"),
     ("-device pci-testdev " * 40 + "-device isa-debug-exit", "no slot available for pci-testdev",
      "'pcie.0' is full", "| multifunction=on", "| addr="),
@@ -100,6 +104,8 @@ TABLE = [
     ("-global isa-debug-exit.nope=1", "nope"),
     ("-global isa-debug-exit.iobase=zz -device isa-debug-exit", "iobase"),
     ("-global nope", "nope"),
+    ("-global kvm-pit.lost_tick_policy=discard", "kvm-pit.lost_tick_policy=delay"),
+    ("-global ICH9-LPC.disable_s3=0", "disable_s3"),
     # objects
     ("-object iothread", "'id'"),
     ("-object iothred,id=a", "iothred", "| iothread"),
@@ -146,8 +152,12 @@ TABLE = [
     ("-M q35,hpet=on", "hpet"),
     ("-M q35,kernel-irqchip=maybe", "maybe"),
     ("-M q35,smm=maybe", "maybe"),
-    ("-accel kmv", "kmv", "kvm"),
     ("-accel qtest,foo=on", "foo"),
+    ("-m 8G -cpu qemu64,phys-bits=33",
+     "Address space limit 0x1ffffffff < 0xa7fffffff phys-bits too low (33)", "| less RAM"),
+    ("-m 2G -cpu qemu64,phys-bits=33", "0x1ffffffff < 0x8ffffffff"),
+    ("-M pc -m 8G -cpu qemu64,phys-bits=33", "0x1ffffffff < 0x2bfffffff"),
+    ("-m 8G -cpu qemu64,phys-bits=32", "0xffffffff < 0x27fffffff"),
     ("-cpu nope", "nope", "-cpu help"),
     ("-cpu EPYX", "EPYX", "EPYC"),
     ("-cpu EPYC,+sse5.1", "sse5.1"),
@@ -157,6 +167,11 @@ TABLE = [
     ("-name a,debug-thread=on", "debug-thread", "debug-threads"),
     ("-action panic=explode", "explode"),
     ("-action reboot", "reboot"),
+    ("-msg timestamp=perhaps", "-msg", "perhaps"),
+    ("-msg timestmap=on", "timestmap", "timestamp"),
+    ("-uuid 1234", "-uuid 1234"),
+    ("-boot d", "-boot order=d", "firmware"),
+    ("-overcommit mem-lock=on", "mem-lock=on is not in this build"),
     # characters and monitors
     ("-chardev null", "'id'"),
     ("-chardev nul,id=a", "nul", "null"),
@@ -173,8 +188,13 @@ TABLE = [
     ("-chardev null,id=a -mon a,mode=control -mon a,mode=control", "'a'"),
     ("-mon nope,mode=control", "nope"),
     ("-chardev null,id=a -mon a", "mode=control"),
+    ("-chardev null,id=a -mon a,mode=control,id=1", "'id'"),
     ("-chardev null,id=a -mon a,mode=controll", "controll"),
     ("-qmp nope", "nope"),
+    ("-qmp-pretty nope", "-qmp-pretty nope"),
+    ("-debugcon nope", "-debugcon nope"),
+    ("-debugcon none", "-debugcon none"),
+    ("-debugcon null -debugcon null", "-debugcon null", "0xe9"),
     ("-qmp tcp:localhost", "localhost"),
     ("-qtest null -qtest null", "qtest"),
     ("-qtest null -qtest-log DIR/missing/log", "missing/log"),
@@ -198,9 +218,12 @@ TABLE = [
 
 # Alone, without BASE.
 ALONE = [
-    ("-nodefaults -display none -M q35 -accel qtest -accel nope", "nope"),
+    ("-nodefaults -display none -accel kmv", "kmv", "'kvm'"),
     ("-nodefaults -display none -machine accel=nope", "nope"),
     ("-nodefaults -display none -machine accel=qtest -accel qtest", "incompatible"),
+    ("-nodefaults -display none -accel tcg", "nothing to boot", "-device loader"),
+    ("-nodefaults -display none -enable-kvm -accel qtest",
+     'The -accel and "-machine accel=" options are incompatible'),
 ]
 
 

@@ -37,6 +37,7 @@ def test_pci_config(bench, machine):
         function = pci.find(ports, 0x1B36, 0x0005)
         expect_that(function is not None, "there is no pci-testdev")
         expect("its place", function.devfn, 7 << 3)
+        expect("its class", function.readl(8), 0x00FF0000)
         # Bytes and words within a register.
         expect("vendor", [function.readw(0), function.readb(1)], [0x1B36, 0x1B])
         expect("device", function.readw(2), 0x0005)
@@ -478,10 +479,24 @@ def test_stdio(bench):
     expect("last", [json.loads(lines[4])["event"], lines[5:]], ["SHUTDOWN", [""]])
 
 
+def test_debugcon(bench):
+    log = bench.folder / "console.log"
+    with bench.ferry("-M", "q35", "-debugcon", f"file:{log}") as ferry:
+        for byte in b"hello\n":
+            ferry.qtest.outb(0xE9, byte)
+        expect("reading", ferry.qtest.inb(0xE9), 0xE9)
+        expect("output", log.read_bytes(), b"hello\n")
+
+
 def test_pretty(bench):
-    _, output = bench.run("-M", "pc", "-accel", "qtest", *QUIET, "-chardev", "stdio,id=c", "-mon",
-                          "chardev=c,mode=control,pretty=on", stdin='{"execute": "qmp_capabilities"}'
-                          '{"execute": "query-kvm"}{"execute": "quit"}')
+    for options in ("-chardev stdio,id=c -mon chardev=c,mode=control,pretty=on", "-qmp-pretty stdio"):
+        check_pretty(bench, options.split())
+
+
+def check_pretty(bench, options):
+    _, output = bench.run("-M", "pc", "-accel", "qtest", *QUIET, *options,
+                          stdin='{"execute": "qmp_capabilities"}{"execute": "query-kvm"}'
+                          '{"execute": "quit"}')
     expect_that('{\r\n    "return": {\r\n        "enabled": false,\r\n        "present": true\r\n    '
                 '}\r\n}\r\n' in output, f"not pretty: {output!r}")
 
@@ -545,6 +560,51 @@ def test_qtest_log(bench):
     listener.close()
 
 
+def test_messages(bench):
+    """-msg: the time and the guest's name before messages; the last one counts alone."""
+    stamp = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z "
+    for options, head in (("timestamp=on", stamp), ("timestamp=on,guest-name=on", stamp + "g "),
+                          ("timestamp=on -msg guest-name=on", "g "), ("timestamp=off", "")):
+        status, output = bench.run("-M", "q35", "-accel", "qtest", *QUIET, "-device", "nope",
+                                   "-name", "g", "-msg", *options.split(), check=False)
+        expect("status", status, 1)
+        expect_that(re.match(head + "ferry: -device nope: ", output), f"{options}: {output}")
+
+
+def test_managed(bench):
+    """What a manager of machines gives a q35 guest."""
+    image, socket_path = bench.image("managed.img"), bench.folder / "managed"
+    disk_json = {"driver": "virtio-blk-pci", "bus": "pcie.0", "addr": "0x3", "drive": "format1",
+                 "id": "virtio-disk0", "bootindex": 1, "write-cache": "on"}
+    storage = {"driver": "file", "filename": str(image), "node-name": "storage1",
+               "auto-read-only": True, "discard": "unmap"}
+    form = {"node-name": "format1", "read-only": False, "driver": "raw", "file": "storage1"}
+    options = """
+        -name guest=g,debug-threads=on -S
+        -machine pc-q35-7.2,usb=off,dump-guest-core=off,kernel_irqchip=on,acpi=on -m size=262144k
+        -overcommit mem-lock=off -smp 2,sockets=2,dies=1,clusters=1,cores=1,threads=1
+        -uuid 01234567-89ab-cdef-0123-456789abcdef -no-user-config
+        -mon chardev=charm,id=monitor,mode=control
+        -rtc base=utc -global kvm-pit.lost_tick_policy=delay -no-hpet -no-shutdown
+        -global ICH9-LPC.disable_s3=1 -global ICH9-LPC.disable_s4=1 -boot strict=on
+        -msg timestamp=on""".split()
+    with bench.ferry(*options, "-chardev", f"socket,id=charm,path={socket_path},server=on,wait=off",
+                     "-object", '{"qom-type":"iothread","id":"iothread1"}', "-blockdev",
+                     json.dumps(storage), "-blockdev", json.dumps(form), "-device",
+                     json.dumps(disk_json)) as ferry:
+        client = Qmp(connect(socket_path))
+        expect("status", client.command("query-status")["status"], "prelaunch")
+        client.command("cont")
+        client.close()
+
+
+def test_identity(bench):
+    uuid = "C0FFEE00-0000-4000-8000-0123456789ab"
+    with bench.ferry("-M", "q35", "-name", "guest=g,debug-threads=on", "-uuid", uuid) as ferry:
+        expect("name", ferry.qmp.command("query-name"), {"name": "g"})
+        expect("uuid", ferry.qmp.command("query-uuid"), {"UUID": uuid.lower()})
+
+
 def test_files(bench):
     pidfile, log = bench.folder / "pid", bench.folder / "log"
     with bench.ferry("-M", "q35", "-pidfile", pidfile, "-D", log, "-d", "guest_errors,unimp",
@@ -559,6 +619,46 @@ def test_files(bench):
         expect("pidfile afterwards", pidfile.read_text(), f"{ferry.process.pid}\n")
     expect_that(not pidfile.exists(), "the pidfile is left")
     expect_that(log.exists(), "there is no log")
+
+
+def test_accel_unknown(bench):
+    """An unknown accelerator is warned of; the next one is taken."""
+    for options, lines in (
+            ("-accel foo -accel qtest", ["warning: -accel foo: invalid accelerator",
+                                         "using the accelerator 'qtest'"]),
+            ("-M q35,accel=foo:qtest", ["warning: -accel foo: invalid accelerator",
+                                        "using the accelerator 'qtest'"]),
+            ("-accel qtest -accel kmv", ["warning: -accel kmv: invalid accelerator; did you mean "
+                                         "'kvm'?"])):
+        status, output = bench.run("-M", "pc", *options.split(), *QUIET, "-qmp", "stdio",
+                                   stdin='{"execute": "qmp_capabilities"}{"execute": "quit"}')
+        expect("status", status, 0)
+        expect(options, [line[7:] for line in output.splitlines() if line.startswith("ferry: ")],
+               lines)
+
+
+def test_phys_bits(bench):
+    """Just enough addresses for RAM and BARs."""
+    for options in ("-M q35 -m 8G -cpu qemu64,phys-bits=36", "-M pc -m 8G -cpu qemu64,phys-bits=34",
+                    "-M q35 -m 1G -cpu qemu64,phys-bits=32"):
+        with bench.ferry(*options.split(), "-device", "pci-testdev,addr=7,membar=64M") as ferry:
+            function = pci.find(pci.PortConfig(ferry.qtest), 0x1B36, 0x0005)
+            address = function.readl(pci.BAR0 + 8) & ~15 | function.readl(pci.BAR0 + 12) << 32
+            bits = int(options.rsplit("=", 1)[1])
+            expect_that(0 < address < 1 << bits, f"{options}: BAR 2 is at {address:#x}")
+            expect("in the 64-bit window", address >= 1 << 32, bits > 32)
+
+
+def test_loader(bench):
+    """A loader is something to boot, however it is spelled."""
+    code = bench.folder / "code"
+    code.write_bytes(b"\xf4")  # hlt
+    file = f"file={code},addr=0x7c00,force-raw=on"
+    for text in (f"loader,{file}", f"driver=loader,{file}", f"{file},driver=loader",
+                 json.dumps({"driver": "loader", "file": str(code), "addr": 0x7C00})):
+        with bench.ferry("-M", "q35", "-S", "-device", text, accel="tcg") as ferry:
+            ferry.qmp.command("quit")
+            expect("status", ferry.wait(), 0)
 
 
 def test_log_registers(bench):
@@ -588,7 +688,15 @@ def test_help(bench):
         "-version": ["ferry version "],
         "-M help": ["Supported machines are:\n", "q35", "(default)"],
         "-machine ?": ["q35"],
-        "-M q35,help": ["acpi="],
+        "-M q35,help": ["pc-q35-7.2-machine options:\n", "  acpi=<OnOffAuto>"],
+        "-smp help": ["smp-opts options:\n", "  cpus=<num>\n"],
+        "-smp 2 -smp 3,?": ["smp-opts options:\n"],
+        "-rtc help": ["rtc options:\n  base=<str>\n  clock=<str>\n  driftfix=<str>\n"],
+        "-global help": ["global options:\n  driver=<str>\n"],
+        "-boot help": ["boot-opts options:\n"],
+        "-msg help": ["msg options:\n", "  timestamp=<bool (on/off)>\n"],
+        "-overcommit help": ["overcommit options:\n"],
+        "-action help": ["action options:\n", "  reboot=<str>\n"],
         "-accel help": ["kvm\n", "qtest\n"],
         "-accel ?": ["kvm\n"],
         "-cpu help": ["x86 host", "EPYC", "Recognized CPUID flags:"],
@@ -619,6 +727,14 @@ def test_help(bench):
         status, output = bench.run(*options.split(" "), check=False)
         expect(f"status of {options}", status, 1)
         expect_that(output.startswith("ferry: ") and "nope" in output, f"{options}: {output}")
+
+
+def test_not_help(bench):
+    """Values may end in the word."""
+    status, output = bench.run("-M", "q35", "-accel", "qtest", *QUIET, "-append", "say,help",
+                               check=False)
+    expect("status", status, 1)
+    expect_that("-append need -kernel" in output, output)
 
 
 # -- main ----------------------------------------------------------------------------------------
