@@ -31,7 +31,7 @@ struct vcpu;
 
 /* Who emulates the interrupt chips. */
 enum irqchip_mode {
-    IRQCHIP_ON,    /* engine: PIC, IOAPIC, LAPIC, PIT */
+    IRQCHIP_ON,    /* engine: PIC, IOAPIC, LAPIC, PIT (if the machine has one) */
     IRQCHIP_SPLIT, /* engine: LAPIC; ferry: the others */
     IRQCHIP_OFF,   /* ferry: all */
 };
@@ -117,6 +117,8 @@ struct accel_ops {
     bool (*set_pic)(struct accel *accel, const struct x86_pic pic[2]);
     bool (*get_ioapic)(struct accel *accel, struct x86_ioapic *ioapic);
     bool (*set_ioapic)(struct accel *accel, const struct x86_ioapic *ioapic);
+    /* The machine has a PIT: with port 0x61. Once, before there are vCPUs. NULL: there always is. */
+    bool (*create_pit)(struct accel *accel, struct error **errp);
     bool (*get_pit)(struct accel *accel, struct x86_pit *pit);
     bool (*set_pit)(struct accel *accel, const struct x86_pit *pit);
 };
