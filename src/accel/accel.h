@@ -130,7 +130,9 @@ struct accel {
     enum irqchip_mode irqchip;
     bool has_ioeventfd, has_irqfd;
     bool has_smm; /* system management mode, with memory of its own (address_space_smm) */
-    /* set before vCPUs run; called with the machine lock held */
+    /* set before vCPUs run */
+    bool smm_enabled; /* the machine has it too: accel_enable_smm() */
+    /* the same; called with the machine lock held */
     int (*extint_ack)(void *opaque); /* PIC: vector, the INTA cycle */
     void *extint_opaque;
     void (*eoi_broadcast)(void *opaque, uint8_t vector); /* IOAPIC: a LAPIC's EOI of a level IRQ */

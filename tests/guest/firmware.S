@@ -5,6 +5,10 @@
  */
 #define PM         0x600
 #define SMI_PORT   0xb2
+#define LAPIC      0xfee00000
+#define SVR        0xf0
+#define ICR        0x300
+#define ICR_SMI    0x4200 /* assert; physical destination */
 #define SMBASE     0x30000 /* after RESET */
 #define SMRAM      0xa0000
 #define AREA_BASE  0xff00 /* from SMBASE: the area's SMBASE (AMD APM volume 2, table 10-1) */
@@ -209,6 +213,28 @@ smm:
         outb    %al, $SMI_PORT
         movw    SECOND, %ax
         check   smi-locked, 3
+
+        /* By the local APIC: an IPI to itself. */
+        addr32 lgdtl %cs:gdt_pointer
+        movl    %cr0, %eax
+        orb     $1, %al
+        movl    %eax, %cr0
+        movw    $8, %bx
+        movw    %bx, %gs
+        andb    $0xfe, %al
+        movl    %eax, %cr0
+        movl    $LAPIC, %ebx
+        addr32 movl $0x1ff, %gs:SVR(%ebx)
+        addr32 movl $0, %gs:ICR + 0x10(%ebx)
+        addr32 movl $ICR_SMI, %gs:ICR(%ebx)
+        movl    $1000000, %ecx          /* if it does not come at once */
+1:      pause
+        cmpw    $4, SECOND
+        je      1f
+        decl    %ecx
+        jnz     1b
+1:      movw    SECOND, %ax
+        check   smi-ipi, 4
 
         finish
 
