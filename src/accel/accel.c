@@ -353,6 +353,7 @@ bool accel_has_smm(void)
 void accel_enable_smm(void)
 {
     assert(accel_has_smm());
+    current->smm_enabled = true;
     if (current->ops->enable_smm) {
         current->ops->enable_smm(current);
     }

@@ -31,7 +31,7 @@ struct vcpu;
 
 /* Who emulates the interrupt chips. */
 enum irqchip_mode {
-    IRQCHIP_ON,    /* engine: PIC, IOAPIC, LAPIC, PIT */
+    IRQCHIP_ON,    /* engine: PIC, IOAPIC, LAPIC, PIT (if the machine has one) */
     IRQCHIP_SPLIT, /* engine: LAPIC; ferry: the others */
     IRQCHIP_OFF,   /* ferry: all */
 };
@@ -117,6 +117,8 @@ struct accel_ops {
     bool (*set_pic)(struct accel *accel, const struct x86_pic pic[2]);
     bool (*get_ioapic)(struct accel *accel, struct x86_ioapic *ioapic);
     bool (*set_ioapic)(struct accel *accel, const struct x86_ioapic *ioapic);
+    /* The machine has a PIT: with port 0x61. Once, before there are vCPUs. NULL: there always is. */
+    bool (*create_pit)(struct accel *accel, struct error **errp);
     bool (*get_pit)(struct accel *accel, struct x86_pit *pit);
     bool (*set_pit)(struct accel *accel, const struct x86_pit *pit);
 };
@@ -128,7 +130,9 @@ struct accel {
     enum irqchip_mode irqchip;
     bool has_ioeventfd, has_irqfd;
     bool has_smm; /* system management mode, with memory of its own (address_space_smm) */
-    /* set before vCPUs run; called with the machine lock held */
+    /* set before vCPUs run */
+    bool smm_enabled; /* the machine has it too: accel_enable_smm() */
+    /* the same; called with the machine lock held */
     int (*extint_ack)(void *opaque); /* PIC: vector, the INTA cycle */
     void *extint_opaque;
     void (*eoi_broadcast)(void *opaque, uint8_t vector); /* IOAPIC: a LAPIC's EOI of a level IRQ */

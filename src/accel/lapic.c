@@ -134,7 +134,7 @@ void lapic_local(struct lapic *lapic, enum lapic_register entry)
     case DELIVERY_NMI:
         vcpu_request(lapic->vcpu, VCPU_REQUEST_NMI);
         break;
-    default: /* SMI, INIT and ExtINT are not for the sources that come here */
+    default: /* timer and error, which come here, have no delivery mode (10.5.1) */
         break;
     }
 }

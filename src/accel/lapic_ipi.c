@@ -112,7 +112,11 @@ static void deliver(struct lapic *lapic, const struct message *m)
         atomic_store(&lapic->vcpu->sipi_vector, m->vector);
         vcpu_request(lapic->vcpu, VCPU_REQUEST_SIPI);
         break;
-    case DELIVERY_SMI:         /* there is no SMM */
+    case DELIVERY_SMI:
+        if (lapic->vcpu->accel->smm_enabled) {
+            vcpu_request(lapic->vcpu, VCPU_REQUEST_SMI);
+        }
+        break;
     case DELIVERY_REMOTE_READ: /* not since the Pentium 4 */
     case DELIVERY_EXTINT:      /* the PIC's wire goes to LINT0 only */
         break;

@@ -19,6 +19,7 @@
 #include <assert.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "accel/cpu_model.h"
 #include "accel/lapic.h"
@@ -207,6 +208,7 @@ static void *vcpu_thread(void *opaque)
     bool ok;
 
     current = vcpu;
+    vcpu->thread_id = gettid(); /* others see it once the vCPU is created */
     snprintf(name, sizeof(name), "CPU %u", vcpu->index);
     pthread_setname_np(pthread_self(), name);
     mem_thread_register();

@@ -78,7 +78,7 @@ static bool handle_system_event(struct vcpu *vcpu)
         struct system_crash crash = {.has_hyperv = exit->system.crash.has_hyperv,
                                      .vcpu = vcpu->index};
         memcpy(crash.hyperv, exit->system.crash.hyperv, sizeof(crash.hyperv));
-        /* The guest goes on unless the user's -action says otherwise. */
+        /* What becomes of the VM is -action panic='s; until that stops it, the guest goes on. */
         system_guest_panicked(&crash);
         return true;
     }

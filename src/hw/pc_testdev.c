@@ -63,9 +63,9 @@ static const struct mem_region_ops ioport_byte_ops = {
     .impl = {.min = 1, .max = 1},
 };
 
-/* Changing the protection of the host's page makes an engine forget the translation. It stays
- * readable throughout; another thread that writes this very page meanwhile would fail, which tests
- * do not do. */
+/* Changing the protection of the host's page makes an engine forget the translation. It may be executed
+ * for a moment, which nobody does: reading and writing stay possible throughout, for another vCPU or a
+ * device's read may be writing the page, and must not fail. */
 static void flush_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
 {
     uint64_t length = GUEST_PAGE_SIZE;
@@ -76,7 +76,7 @@ static void flush_write(void *opaque, uint64_t offset, uint64_t value, unsigned 
         return;
     }
     if (length == GUEST_PAGE_SIZE && (uintptr_t)host % GUEST_PAGE_SIZE == 0 &&
-        mprotect(host, GUEST_PAGE_SIZE, PROT_READ) == 0) {
+        mprotect(host, GUEST_PAGE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC) == 0) {
         mprotect(host, GUEST_PAGE_SIZE, PROT_READ | PROT_WRITE);
     }
     dma_unmap(host, length, true, 0);

@@ -126,10 +126,12 @@ bool machine_check_phys_bits(struct machine *machine, unsigned phys_bits, struct
 
 static bool init_pit(struct machine *machine, struct error **errp)
 {
+    struct accel *accel = accel_current();
     struct device *pit = NULL;
 
-    if (accel_current()->irqchip == IRQCHIP_ON) {
-        return true; /* the engine's */
+    if (machine->pit && accel->irqchip == IRQCHIP_ON) {
+        /* The engine's, and port 0x61 with it. */
+        return !accel->ops->create_pit || accel->ops->create_pit(accel, errp);
     }
     if (machine->pit) {
         pit = pit_new(&machine->gsi->line[0], errp);

@@ -121,7 +121,5 @@ void ram_block_ref(struct ram_block *block);
  * side. */
 bool ram_block_unref(struct ram_block *block);
 void ram_block_release(struct ram_block *block);
-/* Bytes were written: marks them dirty and calls the code hook. Within a read side. */
-void ram_written(struct ram_block *block, uint64_t offset, uint64_t length);
 
 #endif

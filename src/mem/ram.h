@@ -4,8 +4,8 @@
  *
  * Anonymous and lazily populated with huge pages advised, or a memfd when it must be shared. Each
  * block has a dirty bitmap per client, one bit per 4 KiB page, set by dma_unmap(), by
- * address_space_write() and by the engine's log; and a code bitmap, set by an engine that caches
- * decoded guest code: a write to such a page calls the code hook.
+ * address_space_write(), by ram_written() and by the engine's log; and a code bitmap, set by an engine
+ * that caches decoded guest code: a write to such a page calls the code hook.
  */
 #ifndef FERRY_MEM_RAM_H
 #define FERRY_MEM_RAM_H
@@ -59,7 +59,12 @@ void ram_block_free(struct ram_block *block);
 /* Any registered thread. */
 void ram_dirty_log_start(struct ram_block *block, enum dirty_client client);
 void ram_dirty_log_stop(struct ram_block *block, enum dirty_client client);
+/* Only the bitmaps: for engines, whose guest's writes these are. */
 void ram_set_dirty(struct ram_block *block, uint64_t offset, uint64_t length);
+/* A device has written bytes, by a mapping that it keeps: marks them dirty and calls the code hook, as
+ * dma_unmap() does. Where no engine has a hook (KVM) it costs one load more than ram_set_dirty(); where
+ * one has, a fence and a look at the page's bit. */
+void ram_written(struct ram_block *block, uint64_t offset, uint64_t length);
 /* Copies and clears bits of [offset, offset+length), page aligned; bit 0 of bitmap is the page at
  * offset. True if any was set. */
 bool ram_dirty_fetch(struct ram_block *block, enum dirty_client client, uint64_t offset,

@@ -79,6 +79,17 @@ static bool page_range(const struct ram_block *block, uint64_t offset, uint64_t 
     return true;
 }
 
+/* Within a read side. */
+static void set_dirty(struct ram_block *block, uint64_t first_page, uint64_t last_page)
+{
+    for (int client = 0; client < DIRTY_COUNT; client++) {
+        bitmap_word *bitmap = mem_rcu_load(block->dirty[client]);
+        if (bitmap) {
+            bitmap_set(bitmap, first_page, last_page);
+        }
+    }
+}
+
 void ram_set_dirty(struct ram_block *block, uint64_t offset, uint64_t length)
 {
     uint64_t first, last;
@@ -87,12 +98,7 @@ void ram_set_dirty(struct ram_block *block, uint64_t offset, uint64_t length)
         return;
     }
     mem_read_begin();
-    for (int client = 0; client < DIRTY_COUNT; client++) {
-        bitmap_word *bitmap = mem_rcu_load(block->dirty[client]);
-        if (bitmap) {
-            bitmap_set(bitmap, first, last);
-        }
-    }
+    set_dirty(block, first, last);
     mem_read_end();
 }
 
@@ -183,14 +189,18 @@ void ram_written(struct ram_block *block, uint64_t offset, uint64_t length)
         __atomic_load_n(&code_hook, __ATOMIC_ACQUIRE);
     uint64_t first, last;
 
-    ram_set_dirty(block, offset, length);
-    if (!hook || !page_range(block, offset, length, &first, &last)) {
+    if (!page_range(block, offset, length, &first, &last)) {
         return;
     }
-    /* Bytes before marks: pairs with the read-modify-write in ram_code_set(). */
-    atomic_thread_fence(memory_order_seq_cst);
-    bitmap_word *code = __atomic_load_n(&block->code, __ATOMIC_ACQUIRE);
-    if (code && has_code(code, first, last)) {
-        hook(block, offset, length);
+    mem_read_begin();
+    set_dirty(block, first, last);
+    if (hook) {
+        /* Bytes before marks: pairs with the read-modify-write in ram_code_set(). */
+        atomic_thread_fence(memory_order_seq_cst);
+        bitmap_word *code = __atomic_load_n(&block->code, __ATOMIC_ACQUIRE);
+        if (code && has_code(code, first, last)) {
+            hook(block, offset, length);
+        }
     }
+    mem_read_end();
 }

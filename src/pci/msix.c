@@ -26,22 +26,28 @@ static void send(struct msix *msix, unsigned vector)
 
 /* ---- delivery: any thread ------------------------------------------------------------------- */
 
-void msix_notify(struct pci_device *pci, unsigned vector)
+bool msix_notify(struct pci_device *pci, unsigned vector)
 {
     struct msix *msix = pci->msix;
 
-    if (!msix || vector >= msix->vectors ||
-        !(atomic_load(&msix->control) & PCI_MSIX_FLAGS_ENABLE)) {
-        return;
+    if (!msix_enabled(pci)) {
+        return false;
+    }
+    if (vector >= msix->vectors) {
+        return true;
     }
     if (msix_is_masked(msix, vector)) {
         msix_set_pending(msix, vector);
-        /* Unmasked meanwhile? Then one of us two sends. */
+        /* Switched off, or unmasked meanwhile? Then one of us two sends. */
+        if (!msix_enabled(pci)) {
+            return !msix_take_pending(msix, vector);
+        }
         if (msix_is_masked(msix, vector) || !msix_take_pending(msix, vector)) {
-            return;
+            return true;
         }
     }
     send(msix, vector);
+    return true;
 }
 
 struct msi_message msix_message(const struct pci_device *pci, unsigned vector)
@@ -62,12 +68,17 @@ unsigned msix_vectors(const struct pci_device *pci)
 
 /* ---- masks: machine lock held --------------------------------------------------------------- */
 
-static void mask_changed(struct msix *msix, unsigned vector)
+void msix_send_pending(struct msix *msix, unsigned vector)
 {
-    msix_update_notifiers(msix, vector);
     if (!msix_is_masked(msix, vector) && msix_take_pending(msix, vector)) {
         send(msix, vector);
     }
+}
+
+static void mask_changed(struct msix *msix, unsigned vector)
+{
+    msix_update_notifiers(msix, vector);
+    msix_send_pending(msix, vector);
 }
 
 void msix_config_written(struct pci_device *pci, uint32_t offset, unsigned size)

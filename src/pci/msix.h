@@ -29,8 +29,8 @@ void msix_uninit(struct pci_device *pci);
 void msix_reset(struct pci_device *pci);
 bool msix_enabled(const struct pci_device *pci);
 unsigned msix_vectors(const struct pci_device *pci);
-/* Any thread. */
-void msix_notify(struct pci_device *pci, unsigned vector);
+/* Any thread. False: MSI-X is off, so the interrupt is INTx's. */
+bool msix_notify(struct pci_device *pci, unsigned vector);
 struct msi_message msix_message(const struct pci_device *pci, unsigned vector);
 
 /*
@@ -41,6 +41,8 @@ struct msi_message msix_message(const struct pci_device *pci, unsigned vector);
  */
 bool msix_set_notifiers(struct pci_device *pci, struct event_notifier *const notifiers[],
                         const uint16_t vector_of[], unsigned count);
+/* What was set and did not become an interrupt is pending, or sent if its vector is unmasked. While
+ * MSI-X is off it stays in the notifiers, for the caller. Machine lock held. */
 void msix_clear_notifiers(struct pci_device *pci);
 
 /* For state tables: the table (16 bytes a vector) and the pending bits (8 bytes per 64 vectors). */

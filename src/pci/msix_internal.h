@@ -69,6 +69,8 @@ static inline bool msix_take_pending(struct msix *msix, unsigned vector)
            atomic_fetch_and(&msix->pending[vector / 64], ~bit) & bit;
 }
 
+/* Machine lock held. Sends what is pending, unless the vector is masked. */
+void msix_send_pending(struct msix *msix, unsigned vector);
 /* Machine lock held. The vector's notifiers were set while no irqfd listened: makes it pending. */
 void msix_poll_notifiers(struct msix *msix, unsigned vector);
 /* After every change of a mask or a message: attaches or detaches the vector's irqfds, renews its

@@ -205,8 +205,11 @@ void msix_clear_notifiers(struct pci_device *pci)
         struct msix_entry *e = &msix->entry[msix->notifier[i].vector];
         if (e->gsi >= 0) {
             /* Set but not seen by the engine: pending, so that no interrupt is lost. */
-            msix_poll_notifiers(msix, msix->notifier[i].vector);
             detach(msix, msix->notifier[i].vector);
+            if (msix_enabled(pci)) {
+                msix_poll_notifiers(msix, msix->notifier[i].vector);
+                msix_send_pending(msix, msix->notifier[i].vector);
+            }
             accel->ops->route_remove(accel, e->gsi);
             e->gsi = -1;
         }

@@ -32,6 +32,24 @@ static void test_probe(void **unused)
     }
 }
 
+/* -machine pit=off: the kernel has a PIT only if it was asked for one. */
+static void test_pit(void **unused)
+{
+    const char *entries[] = {"kvm,force=on,kernel-irqchip=on"};
+    struct error *err = NULL;
+    struct x86_pit pit;
+
+    accel = accel_init(entries, 1, NULL, 1, &err);
+    assert_non_null(accel);
+    assert_false(accel->ops->get_pit(accel, &pit));
+    assert_true(accel->ops->create_pit(accel, &err));
+    assert_true(accel->ops->get_pit(accel, &pit));
+    assert_false(accel->ops->create_pit(accel, &err)); /* there is one */
+    assert_contains(take_error(&err), "KVM_CREATE_PIT2");
+    accel_cleanup();
+    accel = NULL;
+}
+
 /* ---- exits ---------------------------------------------------------------------------------- */
 
 static void test_shutdown(void **unused)
@@ -167,9 +185,9 @@ static void test_set_tpr(void **unused)
 int kvm_exit_tests(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_too_many_cpus), TEST(test_probe),    TEST(test_shutdown),
-        TEST(test_crash),         TEST(test_hv_reset), TEST(test_internal_error),
-        TEST(test_debug),         TEST(test_set_tpr),
+        TEST(test_too_many_cpus),  TEST(test_pit),   TEST(test_probe),
+        TEST(test_shutdown),       TEST(test_crash), TEST(test_hv_reset),
+        TEST(test_internal_error), TEST(test_debug), TEST(test_set_tpr),
     };
 
     return cmocka_run_group_tests_name("kvm exit", tests, kvm_group_setup, kvm_group_teardown);

@@ -86,7 +86,7 @@ void start_vm_of(const char *irqchip, const char *cpu, unsigned cpus)
     struct error *err = NULL;
 
     accel = accel_init(entries, 1, NULL, cpus, &err);
-    if (!accel) {
+    if (!accel || (accel->irqchip == IRQCHIP_ON && !accel->ops->create_pit(accel, &err))) {
         fail_msg("%s", take_error(&err));
     }
     model = cpu_model_new(cpu, accel, cpus, &err);

@@ -5,6 +5,7 @@
 #include "accel/lapic.h"
 
 #include <sched.h>
+#include <unistd.h>
 
 static struct accel accel;
 
@@ -21,6 +22,20 @@ static void start(enum irqchip_mode irqchip, unsigned count)
 
 /* ---- life ----------------------------------------------------------------------------------- */
 
+/* What the host calls the thread: a thread of this process that has the vCPU's name. */
+static void check_thread_id(const struct vcpu *vcpu)
+{
+    char path[64], name[32] = "", want[32];
+
+    snprintf(path, sizeof(path), "/proc/self/task/%d/comm", vcpu->thread_id);
+    snprintf(want, sizeof(want), "CPU %u\n", vcpu->index);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    assert_non_null(fgets(name, sizeof(name), file));
+    fclose(file);
+    assert_string_equal(name, want);
+}
+
 static void test_create(void **unused)
 {
     start(IRQCHIP_ON, 4);
@@ -31,6 +46,10 @@ static void test_create(void **unused)
     assert_null(vcpu_by_apic_id(99));
     for (unsigned i = 0; i < 4; i++) {
         assert_int_equal(fake_cpus[i].entries, 0); /* they start paused */
+        check_thread_id(vcpu_get(i));
+        for (unsigned k = 0; k < i; k++) {
+            assert_int_not_equal(vcpu_get(i)->thread_id, vcpu_get(k)->thread_id);
+        }
     }
     vcpus_destroy();
     assert_int_equal(vcpu_count(), 0);

@@ -133,6 +133,9 @@ static void irqfd_remove(struct accel *accel, int gsi, struct event_notifier *tr
             poll_irqfd(i); /* KVM would have injected it at the write */
             irqfds[i].trigger = NULL;
             fake_accel.attached--;
+            if (fake_accel.on_removed) {
+                fake_accel.on_removed(trigger);
+            }
             return;
         }
     }

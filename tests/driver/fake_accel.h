@@ -21,7 +21,8 @@ struct fake_accel {
     _Atomic(unsigned) other;                   /* data too large, or address not 0xfeexxxxx */
     /* machine lock */
     unsigned commits, route_updates, attached;
-    bool refuse_irqfd; /* irqfd_add() fails */
+    bool refuse_irqfd;                                  /* irqfd_add() fails */
+    void (*on_removed)(struct event_notifier *trigger); /* nobody hears this one any more */
 };
 
 extern struct fake_accel fake_accel;

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "aio/notifier.h"
 #include "base/alloc.h"
 #include "base/bytes.h"
 #include "base/range.h"
@@ -290,6 +291,36 @@ static void test_msix_toggle(void **state)
     unsigned before = fake_interrupts(VDRIVER_QUEUE_DATA);
     assert_int_equal(blk_perform(&driver, &r), VIRTIO_BLK_S_OK);
     assert_true(vdriver_wait_interrupts(VDRIVER_QUEUE_DATA, before + 1));
+}
+
+/* The device interrupts at the moment when its irqfd has gone: by what comes next. */
+static void test_set_when_removed(void **state)
+{
+    vdriver_start(&driver, 0, 0, true);
+    unsigned flags = driver.msix_capability + PCI_MSIX_FLAGS;
+    fake_accel.on_removed = event_notifier_set;
+    /* MSI-X off: INTx. */
+    guest_config_write(BLK_DEVFN, flags, 0, 2);
+    assert_true(rig_wait(intx_is_high, NULL));
+    assert_int_equal(guest_read(driver.isr, 1), VIRTIO_ISR_QUEUE);
+    guest_config_write(BLK_DEVFN, flags, PCI_MSIX_FLAGS_ENABLE, 2);
+    assert_int_equal(fake_interrupts(VDRIVER_QUEUE_DATA), 0);
+    /* The function masked: pending until it is not. */
+    guest_config_write(BLK_DEVFN, flags, PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL, 2);
+    assert_int_equal(fake_interrupts(VDRIVER_QUEUE_DATA), 0);
+    assert_int_equal(guest_read(driver.msix_pba, 8), 2);
+    guest_config_write(BLK_DEVFN, flags, PCI_MSIX_FLAGS_ENABLE, 2);
+    assert_int_equal(fake_interrupts(VDRIVER_QUEUE_DATA), 1);
+    /* Another vector, for which there is no irqfd: by a message. */
+    fake_accel.refuse_irqfd = true;
+    common_write(&driver, VIRTIO_PCI_COMMON_Q_MSIX, 0, 2);
+    assert_int_equal(fake_interrupts(VDRIVER_QUEUE_DATA) + fake_interrupts(VDRIVER_CONFIG_DATA), 2);
+    fake_accel.refuse_irqfd = false;
+    fake_accel.on_removed = NULL;
+    struct blk_request r = blk_request(VIRTIO_BLK_T_IN, 7, 512);
+    unsigned before = fake_interrupts(VDRIVER_CONFIG_DATA);
+    assert_int_equal(blk_perform(&driver, &r), VIRTIO_BLK_S_OK);
+    assert_true(vdriver_wait_interrupts(VDRIVER_CONFIG_DATA, before + 1));
 }
 
 /* ---- read-only registers, ISR, device configuration, doorbells ------------------------------- */
@@ -576,6 +607,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_enable, setup, teardown),
         cmocka_unit_test_setup_teardown(test_vectors, setup, teardown),
         cmocka_unit_test_setup_teardown(test_msix_toggle, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_set_when_removed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_readonly_registers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_device_config, setup, teardown),
         cmocka_unit_test_setup_teardown(test_doorbells, setup, teardown),

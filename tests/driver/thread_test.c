@@ -6,10 +6,12 @@
  */
 #include <linux/pci_regs.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "aio/notifier.h"
 #include "base/alloc.h"
 #include "base/range.h"
 #include "blkdriver.h"
@@ -19,6 +21,7 @@
 #include "fake_accel.h"
 #include "fake_disk.h"
 #include "hw/virtio/virtio.h"
+#include "hw/virtio/virtio_pci.h"
 #include "mem/machine_lock.h"
 
 #define DEPTH   4
@@ -257,6 +260,108 @@ static void test_kicks_against_resets(void **state)
     assert_int_equal(blk_perform(&driver, &r), VIRTIO_BLK_S_OK);
 }
 
+/* ---- MSI-X goes off as the device interrupts ------------------------------------------------- */
+
+/* The device's loop is held where it has decided on the irqfd and not set it yet. */
+static struct event_notifier *_Atomic held_notifier;
+static _Atomic(bool) is_held, goes_on;
+
+void __real_event_notifier_set(struct event_notifier *n);
+void __wrap_event_notifier_set(struct event_notifier *n);
+void __wrap_event_notifier_set(struct event_notifier *n)
+{
+    if (n == atomic_load(&held_notifier)) {
+        atomic_store(&held_notifier, NULL);
+        is_held = true;
+        while (!goes_on) {
+            sched_yield();
+        }
+    }
+    __real_event_notifier_set(n);
+}
+
+static bool loop_is_held(void *opaque)
+{
+    return is_held;
+}
+
+static bool intx_is_high(void *opaque)
+{
+    return rig.level[BLK_IRQ_LINE];
+}
+
+static void start_held_request(struct blk_request *r)
+{
+    struct virtio_pci *vpci = (struct virtio_pci *)device_find("vd");
+
+    is_held = goes_on = false;
+    held_notifier = &vpci->vdev->queues[0].interrupt;
+    blk_publish(&driver, r, 0);
+    vdriver_kick(&driver);
+    assert_true(rig_wait(loop_is_held, NULL));
+}
+
+static void test_msix_off_at_the_interrupt(void **state)
+{
+    uint32_t head, written;
+
+    rig_init(true);
+    blk_add_fake_disk("");
+    rig_object("iothread,id=io0");
+    blk_add_device(&driver, ",iothread=io0");
+    vdriver_start(&driver, 0, 16, true);
+    unsigned flags = driver.msix_capability + PCI_MSIX_FLAGS;
+    struct blk_request r = blk_request(VIRTIO_BLK_T_IN, 7, 512);
+    start_held_request(&r);
+    guest_config_write(BLK_DEVFN, flags, 0, 2);
+    goes_on = true;
+    assert_true(rig_wait(intx_is_high, NULL));
+    assert_int_equal(guest_read(driver.isr, 1), VIRTIO_ISR_QUEUE);
+    assert_true(vdriver_wait_used(&driver, &head, &written));
+    assert_int_equal(fake_interrupts(VDRIVER_QUEUE_DATA), 0);
+    /* Off and on again. */
+    guest_config_write(BLK_DEVFN, flags, PCI_MSIX_FLAGS_ENABLE, 2);
+    start_held_request(&r);
+    guest_config_write(BLK_DEVFN, flags, 0, 2);
+    guest_config_write(BLK_DEVFN, flags, PCI_MSIX_FLAGS_ENABLE, 2);
+    goes_on = true;
+    assert_true(vdriver_wait_interrupts(VDRIVER_QUEUE_DATA, 1));
+    assert_true(vdriver_wait_used(&driver, &head, &written));
+    /* The engine has no irqfd left when the vector changes. */
+    start_held_request(&r);
+    fake_accel.refuse_irqfd = true;
+    common_write(&driver, VIRTIO_PCI_COMMON_Q_MSIX, 0, 2);
+    goes_on = true;
+    assert_true(vdriver_wait_interrupts(VDRIVER_CONFIG_DATA, 1));
+    fake_accel.refuse_irqfd = false;
+}
+
+/* The same at any moment, as it happens. */
+static void test_msix_off_under_io(void **state)
+{
+    rig_init(true);
+    blk_add_fake_disk("");
+    rig_object("iothread,id=io0");
+    blk_add_device(&driver, ",iothread=io0");
+    vdriver_start(&driver, 0, 16, true);
+    unsigned flags = driver.msix_capability + PCI_MSIX_FLAGS;
+    struct blk_request r = blk_request(VIRTIO_BLK_T_IN, 7, 512);
+    for (unsigned i = 0; i < 2000; i++) {
+        uint32_t head, written;
+        unsigned before = fake_interrupts(VDRIVER_QUEUE_DATA);
+        blk_publish(&driver, &r, 0);
+        vdriver_kick(&driver);
+        pause_us(i % 50);
+        guest_config_write(BLK_DEVFN, flags, 0, 2);
+        if (fake_interrupts(VDRIVER_QUEUE_DATA) == before) {
+            assert_true(rig_wait(intx_is_high, NULL));
+            assert_int_equal(guest_read(driver.isr, 1), VIRTIO_ISR_QUEUE);
+        }
+        assert_true(vdriver_wait_used(&driver, &head, &written));
+        guest_config_write(BLK_DEVFN, flags, PCI_MSIX_FLAGS_ENABLE, 2);
+    }
+}
+
 static int teardown(void **state)
 {
     rig_destroy();
@@ -303,6 +408,8 @@ int main(void)
         VARIANT("iothread, irqfd, VM stops", .irqfd = true, .iothread = true, .polling = true,
                 .event_idx = true, .vm_stops = true, .requests = 2000),
         cmocka_unit_test_teardown(test_kicks_against_resets, teardown),
+        cmocka_unit_test_teardown(test_msix_off_at_the_interrupt, teardown),
+        cmocka_unit_test_teardown(test_msix_off_under_io, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,16 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Firmware that tests what only firmware sees: the A20 gate, SMIs and SMRAM. A ROM of 64 KiB at 0xf0000
- * (firmware.py). What it finds goes to the debug console, a line each:
- *
- *      NAME got want
- *
- * and "end" at last. Real mode, but for the page walk.
+ * (firmware.py). Real mode, but for the page walk.
  */
-#define CONSOLE    0x402
-#define EXIT       0x501
 #define PM         0x600
 #define SMI_PORT   0xb2
+#define LAPIC      0xfee00000
+#define SVR        0xf0
+#define ICR        0x300
+#define ICR_SMI    0x4200 /* assert; physical destination */
 #define SMBASE     0x30000 /* after RESET */
 #define SMRAM      0xa0000
 #define AREA_BASE  0xff00 /* from SMBASE: the area's SMBASE (AMD APM volume 2, table 10-1) */
@@ -33,46 +31,7 @@ start:
         movw    $0x7000, %sp
         jmp     a20
 
-/* Prints the name at CS:SI, AX and BX. */
-report:
-        pushal
-        movw    $CONSOLE, %dx
-        movw    %ax, %cx
-1:      lodsb   %cs:(%si), %al
-        testb   %al, %al
-        jz      2f
-        outb    %al, %dx
-        jmp     1b
-2:      call    hex
-        movw    %bx, %cx
-        call    hex
-        movb    $'\n', %al
-        outb    %al, %dx
-        popal
-        ret
-hex:    movb    $' ', %al
-        outb    %al, %dx
-        movb    $4, %ah
-1:      rolw    $4, %cx
-        movb    %cl, %al
-        andb    $15, %al
-        cmpb    $10, %al
-        jb      2f
-        addb    $39, %al
-2:      addb    $48, %al
-        outb    %al, %dx
-        decb    %ah
-        jnz     1b
-        ret
-
-.macro check name, want
-        .pushsection .rodata
-9:      .asciz  "\name"
-        .popsection
-        movw    $9b, %si
-        movw    $\want, %bx
-        call    report
-.endm
+#include "rom.inc"
 
 /* ---- A20 --------------------------------------------------------------------------------------- */
 
@@ -255,18 +214,29 @@ smm:
         movw    SECOND, %ax
         check   smi-locked, 3
 
-        movw    $9f, %si
-        movw    $CONSOLE, %dx
-1:      lodsb   %cs:(%si), %al
-        outb    %al, %dx
-        testb   %al, %al
+        /* By the local APIC: an IPI to itself. */
+        addr32 lgdtl %cs:gdt_pointer
+        movl    %cr0, %eax
+        orb     $1, %al
+        movl    %eax, %cr0
+        movw    $8, %bx
+        movw    %bx, %gs
+        andb    $0xfe, %al
+        movl    %eax, %cr0
+        movl    $LAPIC, %ebx
+        addr32 movl $0x1ff, %gs:SVR(%ebx)
+        addr32 movl $0, %gs:ICR + 0x10(%ebx)
+        addr32 movl $ICR_SMI, %gs:ICR(%ebx)
+        movl    $1000000, %ecx          /* if it does not come at once */
+1:      pause
+        cmpw    $4, SECOND
+        je      1f
+        decl    %ecx
         jnz     1b
-        movw    $EXIT, %dx
-        movb    $0, %al
-        outb    %al, %dx
-3:      hlt
-        jmp     3b
-9:      .asciz  "end\n"
+1:      movw    SECOND, %ax
+        check   smi-ipi, 4
+
+        finish
 
 /* In SMM: like real mode, DS has base 0 and 4 GiB. */
 handler_first:
@@ -294,6 +264,4 @@ gdt_pointer:
         .word   15
         .long   0xf0000 + gdt
 
-        .section .rodata
-        .section .reset, "ax"
-        ljmp    $0xf000, $start
+        reset_vector

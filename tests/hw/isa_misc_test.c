@@ -3,6 +3,7 @@
 #include "kit.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -315,6 +316,48 @@ static void test_pc_testdev_flush(void **state)
     mem_region_destroy(&ram);
 }
 
+static struct {
+    _Atomic(bool) stop;
+    _Atomic(uint8_t) *page;
+} writer;
+
+/* Another vCPU of the soft CPU: stores to the host's page. */
+static void *write_page(void *opaque)
+{
+    while (!writer.stop) {
+        for (unsigned i = 8; i < 4096; i++) { /* the kernel has the first ones */
+            writer.page[i] = (uint8_t)i;
+        }
+    }
+    return NULL;
+}
+
+/* The page can be written all the time, by vCPUs and by the kernel for them. */
+static void test_pc_testdev_flush_written_page(void **state)
+{
+    struct mem_region ram;
+    pthread_t thread;
+    int zero = open("/dev/zero", O_RDONLY);
+
+    memset(&ram, 0, sizeof(ram));
+    assert_true(mem_region_init_ram(&ram, "ram", 16 * 4096, false, NULL));
+    mem_region_add(mem_root(), 0, &ram);
+    struct device *dev = add(&pc_testdev_type, NULL, NULL);
+    writer.page = (void *)(ram.ram->host + 0x3000);
+    writer.stop = false;
+    pthread_create(&thread, NULL, write_page, NULL);
+    for (unsigned i = 0; i < 20000; i++) {
+        outl(0xe4, 0x3000);
+        assert_int_equal(read(zero, ram.ram->host + 0x3000, 8), 8);
+    }
+    writer.stop = true;
+    pthread_join(thread, NULL);
+    close(zero);
+    device_free(dev);
+    mem_region_remove(mem_root(), &ram);
+    mem_region_destroy(&ram);
+}
+
 /* Ports of two devices do not overlap unnoticed. */
 static void test_port_conflict(void **state)
 {
@@ -335,11 +378,21 @@ int main(void)
     const struct CMUnitTest tests[] = {
 #define TEST(f)    cmocka_unit_test_setup_teardown(f, kit_setup, kit_teardown)
 #define PM_TEST(f) cmocka_unit_test_setup_teardown(f, pm_setup, pm_teardown)
-        TEST(test_port80),           TEST(test_port92),          TEST(test_pcspk_without_pit),
-        PM_TEST(test_acpi_enable),   PM_TEST(test_power_button), PM_TEST(test_pm_timer),
-        PM_TEST(test_sleep),         PM_TEST(test_gpe),          PM_TEST(test_pm_hostile),
-        TEST(test_debug_exit),       TEST(test_debugcon),        TEST(test_pc_testdev),
-        TEST(test_pc_testdev_flush), TEST(test_port_conflict),
+        TEST(test_port80),
+        TEST(test_port92),
+        TEST(test_pcspk_without_pit),
+        PM_TEST(test_acpi_enable),
+        PM_TEST(test_power_button),
+        PM_TEST(test_pm_timer),
+        PM_TEST(test_sleep),
+        PM_TEST(test_gpe),
+        PM_TEST(test_pm_hostile),
+        TEST(test_debug_exit),
+        TEST(test_debugcon),
+        TEST(test_pc_testdev),
+        TEST(test_pc_testdev_flush),
+        TEST(test_pc_testdev_flush_written_page),
+        TEST(test_port_conflict),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

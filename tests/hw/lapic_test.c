@@ -411,6 +411,20 @@ static void test_ipis(void **state)
     assert_int_equal(atomic_load(&cpus[2].sipi_vector), 0x9a);
     send_ipi(0, 1, 0x4400);
     assert_int_equal(take_requests(1), VCPU_REQUEST_NMI);
+    /* SMIs, if the machine has SMM: by IPI, to oneself too, and by message; also with the LAPIC disabled
+     * by software. */
+    write_reg(3, 0xf0, 0xff);
+    take_requests(3);
+    for (unsigned smm = 0; smm < 2; smm++) {
+        accel.smm_enabled = smm;
+        send_ipi(0, 3, 0x4200);
+        assert_int_equal(take_requests(3), smm ? VCPU_REQUEST_SMI : 0);
+        send_ipi(1, 1, 0x4200);
+        assert_int_equal(take_requests(1), smm ? VCPU_REQUEST_SMI : 0);
+        send(2, false, 0x200);
+        assert_int_equal(take_requests(2), smm ? VCPU_REQUEST_SMI : 0);
+        assert_int_equal(take_requests(0), 0);
+    }
     /* An INIT leaves the mode, clears the rest. */
     lapic_init(cpus[2].lapic);
     assert_int_equal(read_reg(2, 0xf0), 0xff);

@@ -27,8 +27,6 @@
 
 static bool init_on(struct kvm_accel *kvm, struct error **errp)
 {
-    /* Without HPET or sound: port 0x61, which gates and shows counter 2, is the kernel's too. */
-    struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
     int ret;
 
     if (!kvm_check(kvm->vm_fd, KVM_CAP_IRQCHIP) || !kvm_check(kvm->vm_fd, KVM_CAP_PIT2)) {
@@ -37,11 +35,20 @@ static bool init_on(struct kvm_accel *kvm, struct error **errp)
         return false;
     }
     ret = kvm_ioctl(kvm->vm_fd, KVM_CREATE_IRQCHIP, 0ul);
-    if (ret == 0) {
-        ret = kvm_ioctl(kvm->vm_fd, KVM_CREATE_PIT2, &pit);
-    }
     if (ret < 0) {
         error_set_errno(errp, -ret, "-accel kvm: KVM_CREATE_IRQCHIP");
+    }
+    return ret >= 0;
+}
+
+bool kvm_create_pit(struct accel *accel, struct error **errp)
+{
+    /* Without HPET or sound: port 0x61, which gates and shows counter 2, is the kernel's too. */
+    struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
+    int ret = kvm_ioctl(kvm_of(accel)->vm_fd, KVM_CREATE_PIT2, &pit);
+
+    if (ret < 0) {
+        error_set_errno(errp, -ret, "-accel kvm: KVM_CREATE_PIT2");
     }
     return ret >= 0;
 }

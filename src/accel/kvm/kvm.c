@@ -353,6 +353,7 @@ const struct accel_ops kvm_ops = {
     .set_pic = kvm_set_pic,
     .get_ioapic = kvm_get_ioapic,
     .set_ioapic = kvm_set_ioapic,
+    .create_pit = kvm_create_pit,
     .get_pit = kvm_get_pit,
     .set_pit = kvm_set_pit,
 };

@@ -192,6 +192,7 @@ bool kvm_get_pic(struct accel *accel, struct x86_pic pic[2]);
 bool kvm_set_pic(struct accel *accel, const struct x86_pic pic[2]);
 bool kvm_get_ioapic(struct accel *accel, struct x86_ioapic *ioapic);
 bool kvm_set_ioapic(struct accel *accel, const struct x86_ioapic *ioapic);
+bool kvm_create_pit(struct accel *accel, struct error **errp);
 bool kvm_get_pit(struct accel *accel, struct x86_pit *pit);
 bool kvm_set_pit(struct accel *accel, const struct x86_pit *pit);
 

@@ -51,28 +51,46 @@ static struct virtio_pci *vpci_of(struct virtio_device *vdev)
     return (struct virtio_pci *)vdev->dev;
 }
 
-/* In the loop, without the machine lock. */
+/* By MSI-X, or INTx. Any thread. */
+static void notify_without_irqfd(struct virtio_queue *queue)
+{
+    struct virtio_pci *vpci = vpci_of(queue->vdev);
+
+    if (!msix_notify(&vpci->pci, atomic_load_explicit(&queue->vector, memory_order_relaxed))) {
+        atomic_fetch_or(&queue->vdev->isr, VIRTIO_ISR_QUEUE);
+        bh_schedule(vpci->intx_bh);
+    }
+}
+
+/*
+ * In the loop, without the machine lock. It may set the notifier just when nobody hears it any more:
+ *
+ *      here                             virtio_pci_renew_irqfds()
+ *      sets the notifier                irqfds_on = false
+ *      looks at irqfds_on again         looks at the notifier
+ *
+ * Both looks and irqfds_on are sequentially consistent, and the notifier is in the kernel, under a lock:
+ * at least one of the two sees what the other did, and who clears the notifier sends. Where irqfds_on is
+ * true again or still, an irqfd was or will be attached, and that finds the notifier set.
+ */
 static void notify_queue(struct virtio_queue *queue)
 {
     struct virtio_pci *vpci = vpci_of(queue->vdev);
 
     if (atomic_load_explicit(&vpci->irqfds_on, memory_order_relaxed)) {
         event_notifier_set(&queue->interrupt);
-    } else if (msix_enabled(&vpci->pci)) {
-        msix_notify(&vpci->pci, atomic_load_explicit(&queue->vector, memory_order_relaxed));
-    } else {
-        atomic_fetch_or(&queue->vdev->isr, VIRTIO_ISR_QUEUE);
-        bh_schedule(vpci->intx_bh);
+        if (atomic_load(&vpci->irqfds_on) || !event_notifier_test_and_clear(&queue->interrupt)) {
+            return;
+        }
     }
+    notify_without_irqfd(queue);
 }
 
 static void notify_config(struct virtio_device *vdev)
 {
     struct virtio_pci *vpci = vpci_of(vdev);
 
-    if (msix_enabled(&vpci->pci)) {
-        msix_notify(&vpci->pci, atomic_load(&vdev->config_vector));
-    } else {
+    if (!msix_notify(&vpci->pci, atomic_load(&vdev->config_vector))) {
         virtio_pci_update_intx(vpci);
     }
 }
@@ -150,11 +168,10 @@ void virtio_pci_renew_irqfds(struct virtio_pci *vpci)
         return;
     }
     set_irqfds(vpci, vdev->run == VIRTIO_STARTED);
-    for (unsigned i = 0; i < vdev->queue_count; i++) {
-        if (!atomic_load(&vpci->irqfds_on) &&
-            event_notifier_test_and_clear(&vdev->queues[i].interrupt)) {
-            atomic_fetch_or(&vdev->isr, VIRTIO_ISR_QUEUE);
-            msix_notify(&vpci->pci, atomic_load(&vdev->queues[i].vector));
+    /* The partner of notify_queue(); also if the engine refused the irqfds. */
+    for (unsigned i = 0; i < vdev->queue_count && !atomic_load(&vpci->irqfds_on); i++) {
+        if (event_notifier_test_and_clear(&vdev->queues[i].interrupt)) {
+            notify_without_irqfd(&vdev->queues[i]);
         }
     }
     virtio_pci_update_intx(vpci);

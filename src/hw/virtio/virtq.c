@@ -163,10 +163,18 @@ static bool is_usable(struct virtq *vq)
     return true;
 }
 
-/* The used ring stays mapped for long: what is written there is marked here, not at unmapping. */
-static void used_written(struct virtq *vq)
+/*
+ * The used ring stays mapped for long: what is written there is marked here, not at unmapping, after
+ * the bytes and whenever the driver may look at them.
+ *
+ * This is done for every request, so it has to be cheap: under KVM it is a look at the dirty bitmaps
+ * and at the code hook, none of which are there; on the soft CPU a fence and the bits of the ring's
+ * pages are added, and the hook is called only if a guest has code there. So the entries need no call of
+ * their own at virtq_push(): the one for the index covers the ring.
+ */
+static void used_written(struct virtq *vq, const uint8_t *from, uint64_t length)
 {
-    ram_set_dirty(vq->used_block, vq->used_offset, used_size(vq));
+    ram_written(vq->used_block, vq->used_offset + (uint64_t)(from - vq->used), length);
 }
 
 bool virtq_start(struct virtq *vq)
@@ -224,6 +232,11 @@ enum virtq_pop_result virtq_pop(struct virtq *vq, struct virtq_element *element)
     return VIRTQ_POPPED;
 }
 
+static void doorbell_written(struct virtq *vq)
+{
+    used_written(vq, vq->event_idx ? avail_event(vq) : vq->used + RING_FLAGS, 2);
+}
+
 bool virtq_enable_doorbell(struct virtq *vq)
 {
     if (!is_usable(vq)) {
@@ -234,7 +247,7 @@ bool virtq_enable_doorbell(struct virtq *vq)
     } else {
         store_ordered(vq->used + RING_FLAGS, 0);
     }
-    used_written(vq);
+    doorbell_written(vq);
     return load_ordered(vq->avail + RING_INDEX) != vq->last_avail;
 }
 
@@ -249,14 +262,14 @@ void virtq_disable_doorbell(struct virtq *vq)
     } else {
         guest_store16(vq->used + RING_FLAGS, VRING_USED_F_NO_NOTIFY);
     }
-    used_written(vq);
+    doorbell_written(vq);
 }
 
 /* ---- used ring ------------------------------------------------------------------------------ */
 
 void virtq_push(struct virtq *vq, struct virtq_element *element, uint64_t written)
 {
-    virtq_chain_unmap(element, written);
+    virtq_chain_unmap(element, true);
     vq->in_flight--;
     if (!is_usable(vq)) {
         return;
@@ -270,7 +283,7 @@ void virtq_push(struct virtq *vq, struct virtq_element *element, uint64_t writte
 
 void virtq_discard(struct virtq *vq, struct virtq_element *element)
 {
-    virtq_chain_unmap(element, 0);
+    virtq_chain_unmap(element, true);
     vq->in_flight--;
 }
 
@@ -286,7 +299,7 @@ void virtq_publish(struct virtq *vq)
         vq->published = vq->used_index;
         /* Also releases the entries. */
         store_ordered(vq->used + RING_INDEX, vq->used_index);
-        used_written(vq);
+        used_written(vq, vq->used, used_size(vq));
     }
 }
 

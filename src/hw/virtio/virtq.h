@@ -82,8 +82,8 @@ void virtq_reset(struct virtq *vq); /* stopped: forgets everything but `as` */
 enum virtq_pop_result virtq_pop(struct virtq *vq, struct virtq_element *element);
 /* True if there is a head to pop. For polling; cheap. */
 bool virtq_has_work(const struct virtq *vq);
-/* Puts the element into the used ring with the bytes written, and unmaps its buffers. Not yet
- * visible. */
+/* Puts the element into the used ring with the bytes written, which the driver is told of, and unmaps
+ * its buffers, the writable ones as written. Not yet visible. */
 void virtq_push(struct virtq *vq, struct virtq_element *element, uint64_t written);
 /* What was pushed becomes visible, without an interrupt so far: a flush follows. */
 void virtq_publish(struct virtq *vq);

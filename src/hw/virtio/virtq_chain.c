@@ -107,7 +107,7 @@ static const char *add_buffer(struct virtq *vq, struct virtq_element *element,
     return NULL;
 }
 
-void virtq_chain_unmap(struct virtq_element *element, uint64_t written)
+void virtq_chain_unmap(struct virtq_element *element, bool is_written)
 {
     const struct iovec *iov = element->iov;
 
@@ -115,9 +115,7 @@ void virtq_chain_unmap(struct virtq_element *element, uint64_t written)
         dma_unmap(iov->iov_base, iov->iov_len, false, 0);
     }
     for (unsigned i = 0; i < element->in_count; i++, iov++) {
-        uint64_t n = MIN(written, iov->iov_len);
-        dma_unmap(iov->iov_base, iov->iov_len, true, n);
-        written -= n;
+        dma_unmap(iov->iov_base, iov->iov_len, true, is_written ? iov->iov_len : 0);
     }
     element->out_count = element->in_count = 0;
     element->out = element->in = NULL;
@@ -224,7 +222,7 @@ bool virtq_chain_map(struct virtq *vq, struct virtq_element *element, uint16_t h
         why = walk_indirect(vq, element, &indirect);
     }
     if (why) {
-        virtq_chain_unmap(element, 0);
+        virtq_chain_unmap(element, false);
         virtq_break(vq, why);
         return false;
     }
