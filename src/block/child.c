@@ -196,9 +196,14 @@ static void set_child_claims(struct block_node *node)
     }
 }
 
-/* Who writes through the node keeps it writable. */
+/* Who writes through the node keeps it writable; who asks nobody does not write. */
 static bool check_reopen(struct block_node *node, unsigned flags, struct error **errp)
 {
+    if (flags & BLOCK_OPEN_RDWR && node->flags & BLOCK_OPEN_FORCE_SHARE) {
+        error_set(errp, "node '%s' was opened with force-share=on, so it cannot be made writable",
+                  node->name);
+        return false;
+    }
     for (struct block_link *link = node->users; link; link = link->next_user) {
         if (!(flags & BLOCK_OPEN_RDWR) && link->claim == BLOCK_CLAIM_WRITE && link->gate) {
             error_set(errp, "'%s' writes to node '%s', so it cannot be made read-only", link->user,
@@ -209,12 +214,25 @@ static bool check_reopen(struct block_node *node, unsigned flags, struct error *
     return true;
 }
 
+/* Only what changes above changes here: the rest may be set otherwise for this node. */
+static bool reopen_child(struct block_node *child, unsigned flags, unsigned changed,
+                         struct error **errp)
+{
+    flags = (child->flags & ~changed) | (flags & changed);
+    if (flags & BLOCK_OPEN_RDWR && child->stays_read_only) {
+        error_set(errp, "Block node is read-only: '%s' was opened with read-only=on", child->name);
+        return false;
+    }
+    return block_node_reopen(child, flags, errp);
+}
+
 bool block_node_reopen(struct block_node *node, unsigned flags, struct error **errp)
 {
     unsigned old = node->flags;
 
     flags = (old & ~REOPEN_FLAGS) | (flags & REOPEN_FLAGS);
-    if (flags == old) {
+    unsigned changed = flags ^ old;
+    if (!changed) {
         return true;
     }
     if (!check_reopen(node, flags, errp)) {
@@ -227,7 +245,7 @@ bool block_node_reopen(struct block_node *node, unsigned flags, struct error **e
         return false;
     }
     for (struct block_link *link = node->children; link; link = link->next_child) {
-        if (link->role != BLOCK_CHILD_BACKING && !block_node_reopen(link->node, flags, errp)) {
+        if (link->role != BLOCK_CHILD_BACKING && !reopen_child(link->node, flags, changed, errp)) {
             return false;
         }
     }

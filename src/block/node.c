@@ -244,6 +244,7 @@ static bool finish_open(struct block_node *node, struct options *opts, struct er
 struct block_node *block_node_open(struct options *opts, unsigned flags, struct error **errp)
 {
     const struct block_driver *driver = take_driver(opts, errp);
+    bool is_told = options_has(opts, "read-only");
 
     if (!driver || !block_node_parse_flags(opts, &flags, errp)) {
         return NULL;
@@ -258,6 +259,7 @@ struct block_node *block_node_open(struct options *opts, unsigned flags, struct 
     node->name = name;
     node->filename = xstrdup("");
     node->flags = flags;
+    node->stays_read_only = is_told && !(flags & BLOCK_OPEN_RDWR);
     node->refs = 1;
     node->state = driver->state_size ? xcalloc(1, driver->state_size) : NULL;
     co_mutex_init(&node->flush_lock);

@@ -75,6 +75,8 @@ struct block_node {
     char *name;     /* node-name; generated names begin with '#' */
     char *filename; /* what messages call it; "" if there is none */
     unsigned flags;
+    bool
+        stays_read_only; /* read-only=on was given: only who reopens it by itself may change that */
     struct block_node *file; /* child of a format node or a filter, or NULL */
     struct block_node *backing;
     bool grows; /* writes behind the end make it longer (set before requests come) */
@@ -124,8 +126,8 @@ bool block_node_set_backing(struct block_node *parent, struct block_node *backin
 struct block_node *block_node_skip_filters(struct block_node *node);
 /* Writes behind the end shall make it longer; false if it cannot be. Main loop, no requests. */
 bool block_node_allow_growth(struct block_node *node);
-/* Changes the flags BLOCK_OPEN_RDWR, _NOCACHE, _NO_FLUSH and _UNMAP of the node and of its file
- * child. Drained, main loop. */
+/* Changes the flags BLOCK_OPEN_RDWR, _NOCACHE, _NO_FLUSH and _UNMAP of the node, and those that change
+ * also of what is below it without backing files. Drained, main loop. */
 bool block_node_reopen(struct block_node *node, unsigned flags, struct error **errp);
 struct block_node *block_node_find(const char *name);
 struct block_node *block_node_first(void);

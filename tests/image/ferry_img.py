@@ -385,6 +385,52 @@ def commit(p, long):
         p.same("commit", *words, stderr="same")
 
 
+def window(offset, size=262144, name="disk"):
+    """The name of a part of a file."""
+    return json.dumps({"driver": "raw", "offset": offset, "size": size,
+                       "file": {"driver": "file", "filename": name}}, separators=(",", ":"))
+
+
+def windows(p):
+    """Fresh folders with disk: 256 KiB of 'A', of 'B', of 'C', of 'D'."""
+    p.__init__(p.program, p.ours.parent)
+    for side in (p.ours, p.theirs):
+        for name in ("disk", "a:b"):
+            (side / name).write_bytes(b"".join(bytes((c,)) * 262144 for c in b"ABCD"))
+
+
+@case
+def commit_to_the_node(p, long):
+    """The changes go where the overlay's data came from, whatever its backing node is made of."""
+    json_name = "json:" + window(262144)
+    given = "driver=qcow2,file.filename=o,backing.driver=raw,backing.offset=256k"
+    for backing, length, words in (
+            (json_name, "256k", ["o"]),
+            (json_name, "2M", ["o"]),
+            ("disk", "256k", ["--image-opts", given + ",backing.file.filename=disk"]),
+            ("disk", "2M", ["--image-opts", given + ",backing.file.filename=disk"]),
+            ("disk", "1M", ["--image-opts", given + ",backing.size=64k,backing.file.filename=disk"]),
+            ("file:a:b", "1M", ["o"]), ("./a:b", "1M", ["-d", "o"]),
+            ("disk", "1M", ["--image-opts", "driver=qcow2,file.filename=o,backing.driver=raw,"
+                            "backing.file.filename=disk,backing.file.read-only=on"]),
+            ("disk", "1M", ["--image-opts", "driver=qcow2,file.filename=o,backing.read-only=on"]),
+            ('json:{"driver":"raw","file":' + window(4096, 0x80000) + "}", "512k", ["-t", "none", "o"])):
+        windows(p)
+        p.prepare(f"create -q -f qcow2 -u -b {backing} -F raw o {length}",
+                  f"io o write -P 0x42 16k 4k; write -P 0x43 {int(length[:-1]) - 1}{length[-1]} 1k")
+        p.same("commit", *words)
+        for name in ("disk", "a:b"):
+            same_bytes(p, name)
+        p.same("map", "--output=json", "-U", "o")
+
+
+def same_bytes(p, name):
+    ours, theirs = ((side / name).read_bytes() for side in (p.ours, p.theirs))
+    if ours != theirs:
+        at = next((i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), None)
+        raise Fault(f"{name}: {len(ours)} bytes, not {len(theirs)}; they differ from byte {at} on")
+
+
 @case
 def rebase(p, long):
     chain = ["create -q -f qcow2 base.qcow2 8M", "io base.qcow2 write -P 9 0 256k",

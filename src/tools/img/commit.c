@@ -2,8 +2,9 @@
 /*
  * ferry-img commit: what an image changed goes into its backing file, or one further down.
  *
- * The chain is cut above the base, which is then opened anew, to be written: so nobody reads through
- * nodes whose contents change.
+ * The chain is cut above the base, so nobody reads through nodes whose contents change. The base is the
+ * node that was below, made writable: no name says as exactly as the node itself what it is (a window
+ * of a file, a filter's target, options that the user gave).
  *
  *   top --backing--> middle --backing--> base          top --backing--> middle     base (written)
  */
@@ -61,26 +62,26 @@ static struct block_node *find_overlay(const struct commit *c, struct block_node
     return NULL;
 }
 
-/* Cuts the chain below `overlay` and opens what was there for writing. */
-static struct block_backend *reopen_base(const struct commit *c, struct block_node *overlay,
-                                         struct error **errp)
+/* Makes what is below `overlay` writable and cuts the chain above it. In this order, so that at no time
+ * others could take the base's files for unused. */
+static struct block_backend *take_base(struct block_backend *top, struct block_node *overlay,
+                                       struct error **errp)
 {
     struct block_node *base = block_node_skip_filters(overlay->backing);
-    autofree char *filename = xstrdup(base->filename);
-    const char *format = base->driver->name;
+    struct block_backend *be = NULL;
 
-    if (!block_node_set_backing(overlay, NULL, errp)) {
-        return NULL;
+    block_node_ref(base);
+    if (block_node_reopen(base, base->flags | BLOCK_OPEN_RDWR | BLOCK_OPEN_UNMAP, errp) &&
+        block_node_set_backing(overlay, NULL, errp)) {
+        be = backend_attach(base->name, tool_name(), true, false, errp);
     }
-    return img_open(
-        &(struct img_open){
-            .filename = filename,
-            .format = format,
-            .cache = c->cache,
-            .writable = true,
-            .flags = BLOCK_OPEN_UNMAP,
-        },
-        errp);
+    if (be) {
+        backend_set_write_cache(be, backend_write_cache(top));
+    } else {
+        error_prepend(errp, "Could not write to the backing file '%s': ", base->filename);
+    }
+    block_node_unref(base);
+    return be;
 }
 
 /* ---- copying --------------------------------------------------------------------------------- */
@@ -158,7 +159,7 @@ static bool commit(struct commit *c, struct block_backend *be, const char *filen
                   top->driver->name, filename);
         return false;
     }
-    struct block_backend *base = reopen_base(c, overlay, errp);
+    struct block_backend *base = take_base(be, overlay, errp);
     if (!base) {
         return false;
     }
