@@ -8,6 +8,7 @@
 
 #include "base/alloc.h"
 #include "base/options.h"
+#include "block/name.h"
 #include "block/node_int.h"
 
 /* ---- opening --------------------------------------------------------------------------------- */
@@ -59,14 +60,15 @@ static bool check_child_writable(struct block_node *parent, const struct block_n
 }
 
 /* Makes the child known as what it is to its parent. */
-static bool attach_child(struct block_node *parent, struct block_node *child, enum block_child role,
-                         struct error **errp)
+static bool attach_child(struct block_node *parent, struct block_node *child, const char *key,
+                         enum block_child role, struct error **errp)
 {
     bool writes = role != BLOCK_CHILD_BACKING && parent->flags & BLOCK_OPEN_RDWR;
 
     struct block_link *link = xnew(struct block_link);
     link->node = child;
     link->parent = parent;
+    link->key = key;
     link->role = role;
     link->user = parent->name;
     link->claim = writes ? BLOCK_CLAIM_WRITE : BLOCK_CLAIM_READ;
@@ -102,7 +104,7 @@ struct block_node *block_node_open_child(struct block_node *parent, struct optio
         return NULL;
     }
     bool ok = (role == BLOCK_CHILD_BACKING || check_child_writable(parent, child, errp)) &&
-              attach_child(parent, child, role, errp);
+              attach_child(parent, child, key, role, errp);
     block_node_unref(child); /* the link has a reference of its own */
     return ok ? child : NULL;
 }
@@ -155,13 +157,14 @@ bool block_node_set_backing(struct block_node *parent, struct block_node *backin
                   parent->name);
         return false;
     }
-    if (backing && !attach_child(parent, backing, BLOCK_CHILD_BACKING, errp)) {
+    if (backing && !attach_child(parent, backing, "backing", BLOCK_CHILD_BACKING, errp)) {
         return false;
     }
     if (old) {
         detach_child(parent, old);
     }
     parent->backing = backing;
+    block_name_refresh(parent);
     return true;
 }
 

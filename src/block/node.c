@@ -16,6 +16,7 @@
 #include "base/range.h"
 #include "block/backend.h"
 #include "block/bitmap.h"
+#include "block/name.h"
 #include "block/node_int.h"
 
 #define NODE_NAME_MAX 31 /* as QEMU */
@@ -197,7 +198,7 @@ static void node_free(struct block_node *node)
     track_destroy(&node->tracker);
     free(node->state);
     free(node->name);
-    free(node->filename);
+    block_name_free(node);
     free(node);
 }
 
@@ -265,6 +266,7 @@ struct block_node *block_node_open(struct options *opts, unsigned flags, struct 
     co_mutex_init(&node->flush_lock);
     track_init(&node->tracker);
 
+    block_name_keep_options(node, opts);
     if (!driver->open(node, opts, errp)) {
         block_node_drop_children(node);
         node_free(node);
@@ -278,6 +280,7 @@ struct block_node *block_node_open(struct options *opts, unsigned flags, struct 
         node_free(node);
         return NULL;
     }
+    block_name_refresh(node);
     node_insert(node);
     return node;
 }

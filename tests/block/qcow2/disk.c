@@ -212,9 +212,16 @@ static int disk_co_truncate(struct block_node *node, uint64_t length, enum block
     return ret;
 }
 
+/* As a file here, so that images on it can have backing files beside it. */
+static char *disk_plain_name(const struct block_node *node, bool has_options)
+{
+    return xstrdup("disk");
+}
+
 static const struct block_driver driver = {
     .name = "disk",
     .is_protocol = true,
+    .plain_name = disk_plain_name,
     .supported_flags = BLOCK_REQ_FUA,
     .open = disk_open,
     .length = disk_length,
