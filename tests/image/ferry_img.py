@@ -432,6 +432,40 @@ def same_bytes(p, name):
 
 
 @case
+def commit_base_names(p, long):
+    """-b: any path to the file; with a protocol, as the chain has it."""
+    json_name = "json:" + window(262144)
+    for backing, names in (
+            ("disk", ["disk", "./disk", "{}/disk", "sub/../disk", "link", "hard", "file:disk", "nope", "b"]),
+            ("{}/disk", ["disk", "./disk", "{}/disk", "link"]), ("./disk", ["disk", "{}/disk"]),
+            ("link", ["disk", "link"]), ("file:disk", ["disk", "file:disk"]),
+            (json_name, [json_name, "disk", "json: " + window(262144), "json:" + window(0)]),
+            ("./a:b", ["./a:b", "{}/a:b", "a:b", "file:a:b"]), ("file:a:b", ["file:a:b", "./a:b"])):
+        for name in names:
+            windows(p)
+            for side in (p.ours, p.theirs):
+                (side / "sub").mkdir()
+                (side / "link").symlink_to("disk")
+                (side / "hard").hardlink_to(side / "disk")
+                run([REFERENCE, "create", "-q", "-f", "qcow2", "-b", backing.replace("{}", str(side)),
+                     "-F", "raw", "b"], side, check=True)
+                run([REFERENCE, "create", "-q", "-f", "qcow2", "-b", "b", "-F", "qcow2", "c"], side, check=True)
+                run(["qemu-io", "-c", "write -P 0x42 8k 4k", "c"], side, check=True)
+            each(p, "commit", "-q", "-b", name, "c")
+            for file in ("disk", "a:b"):
+                same_bytes(p, file)
+            each(p, "map", "--output=json", "c")
+
+
+def each(p, *words):
+    """Both with the same words, in which {} is each one's folder; the statuses."""
+    ours, theirs = (run([program, *(word.replace("{}", str(side)) for word in words)], side)
+                    for program, side in ((p.program, p.ours), (REFERENCE, p.theirs)))
+    if ours[0] != theirs[0]:
+        raise Fault(f"{words}: status {ours[0]}, not {theirs[0]}: {(ours[2] or theirs[2]).strip()[:300]}")
+
+
+@case
 def rebase_windows(p, long):
     """Two parts of a file are two backing files, two names of a file are one."""
     first, second = ("json:" + window(offset) for offset in (0, 262144))

@@ -16,6 +16,8 @@
 
 #include "base/alloc.h"
 #include "base/range.h"
+#include "block/filename.h"
+#include "block/name.h"
 #include "tools/common/signals.h"
 #include "tools/common/tool.h"
 #include "tools/img/convert.h"
@@ -33,11 +35,35 @@ struct commit {
 
 /* ---- the chain ------------------------------------------------------------------------------- */
 
-static bool is_named(const struct block_node *node, const char *name, const char *folder_of)
+static bool is_same_path(const char *a, const char *b)
 {
-    autofree char *path = block_image_backing_path(folder_of, name, NULL);
+    autofree char *x = realpath(a, NULL), *y = realpath(b, NULL);
 
-    return !strcmp(node->filename, name) || (path && !strcmp(node->filename, path));
+    return x && y && !strcmp(x, y);
+}
+
+/* The name means the image below `overlay`: as a path that leads to the same file, or else, with a
+ * protocol, exactly as it is written in the overlay. With a backing file by the user's options, only the
+ * node's own name does. */
+static bool is_named(struct block_node *overlay, const char *name)
+{
+    const char *below = block_node_skip_filters(overlay->backing)->filename;
+    struct block_image_info info;
+    bool is_named = false;
+
+    if (block_name_overrides_backing(overlay)) {
+        return !strcmp(name, below);
+    }
+    block_image_info(overlay, &info);
+    const char *written = info.backing_filename, *full = info.full_backing_filename;
+    if (written && (block_filename_has_protocol(name) || block_filename_has_protocol(written))) {
+        is_named = !strcmp(name, written) || (full && !strcmp(name, full));
+    } else if (full) {
+        autofree char *path = block_node_backing_path(overlay, name, NULL);
+        is_named = path && is_same_path(path, full);
+    }
+    block_image_info_free(&info);
+    return is_named;
 }
 
 /* The node whose backing file is the base, or NULL and *errp. */
@@ -53,8 +79,7 @@ static struct block_node *find_overlay(const struct commit *c, struct block_node
     }
     for (struct block_node *node = top; node && node->backing;
          node = block_node_skip_filters(node->backing)) {
-        struct block_node *base = block_node_skip_filters(node->backing);
-        if (is_named(base, c->base, top->filename)) {
+        if (is_named(node, c->base)) {
             return node;
         }
     }
