@@ -15,7 +15,8 @@
 struct option {
     char *key;
     char *value;
-    char *spelled; /* as the user wrote a negated flag ("nodelay" of key delay), or NULL */
+    char *spelled;   /* as the user wrote a negated flag ("nodelay" of key delay), or NULL */
+    bool is_literal; /* in JSON, it stands without quotes */
     bool used;
 };
 
@@ -71,16 +72,9 @@ static void remove_option(struct options *opts, struct option *o)
     opts->count--;
 }
 
-void options_set_spelled(struct options *opts, const char *key, const char *value,
-                         const char *spelled)
+static void set_option(struct options *opts, struct option new)
 {
-    /* Arguments may point into the option that is replaced. */
-    struct option new = {
-        .key = xstrdup(key),
-        .value = xstrdup(value),
-        .spelled = spelled ? xstrdup(spelled) : NULL,
-    };
-    struct option *old = find(opts, key);
+    struct option *old = find(opts, new.key);
     if (old) {
         release(old);
         *old = new;
@@ -93,6 +87,17 @@ void options_set_spelled(struct options *opts, const char *key, const char *valu
     opts->items[opts->count++] = new;
 }
 
+/* Arguments may point into the option that is replaced. */
+void options_set_spelled(struct options *opts, const char *key, const char *value,
+                         const char *spelled)
+{
+    set_option(opts, (struct option){
+                         .key = xstrdup(key),
+                         .value = xstrdup(value),
+                         .spelled = spelled ? xstrdup(spelled) : NULL,
+                     });
+}
+
 void options_set(struct options *opts, const char *key, const char *value)
 {
     options_set_spelled(opts, key, value, NULL);
@@ -102,8 +107,33 @@ void options_merge(struct options *opts, const struct options *from)
 {
     for (size_t i = 0; i < from->count; i++) {
         const struct option *o = &from->items[i];
-        options_set_spelled(opts, o->key, o->value, o->spelled);
+        set_option(opts, (struct option){
+                             .key = xstrdup(o->key),
+                             .value = xstrdup(o->value),
+                             .spelled = o->spelled ? xstrdup(o->spelled) : NULL,
+                             .is_literal = o->is_literal,
+                         });
     }
+}
+
+void options_set_literal(struct options *opts, const char *key, const char *value)
+{
+    set_option(opts, (struct option){
+                         .key = xstrdup(key),
+                         .value = xstrdup(value),
+                         .is_literal = true,
+                     });
+}
+
+void options_copy(struct options *to, const char *key, const struct options *from, size_t index)
+{
+    assert(index < from->count);
+    const struct option *o = &from->items[index];
+    set_option(to, (struct option){
+                       .key = xstrdup(key),
+                       .value = xstrdup(o->value),
+                       .is_literal = o->is_literal,
+                   });
 }
 
 void options_unset(struct options *opts, const char *key)
@@ -133,6 +163,12 @@ const char *options_value(const struct options *opts, size_t index)
 {
     assert(index < opts->count);
     return opts->items[index].value;
+}
+
+bool options_is_literal(const struct options *opts, size_t index)
+{
+    assert(index < opts->count);
+    return opts->items[index].is_literal;
 }
 
 /* ---- getters -------------------------------------------------------------------------------- */
@@ -247,7 +283,7 @@ struct options *options_take_prefix(struct options *opts, const char *prefix)
             i++;
             continue;
         }
-        options_set(taken, o->key + length + 1, o->value);
+        options_copy(taken, o->key + length + 1, opts, i);
         remove_option(opts, o);
     }
     return taken;

@@ -6,7 +6,8 @@
  *   - a comma list: "value,key=value,flag,noflag": a first item without '=' gets the implied key,
  *     "," within a value is doubled, "flag" means flag=on; a later key overrides an earlier one;
  *   - a JSON object, when the text starts with '{': nested members become dotted keys
- *     ("file.driver"), elements of arrays "key.0", "key.1"; true and false become on and off.
+ *     ("file.driver"), elements of arrays "key.0", "key.1"; true and false become on and off. As
+ *     in QEMU, a string may also stand in single quotes.
  *
  * Each getter marks its key as used. options_check_used() then refuses the keys that nobody asked
  * for, by name, with the nearest one that was asked for as a suggestion. So unknown options are
@@ -36,6 +37,10 @@ void options_free(struct options *opts);
 void options_set(struct options *opts, const char *key, const char *value);
 /* Puts all of `from` into opts; what is in both becomes as in `from`. */
 void options_merge(struct options *opts, const struct options *from);
+/* As options_set(); the value is no string in JSON: a number, a truth value, a null. */
+void options_set_literal(struct options *opts, const char *key, const char *value);
+/* Item `index` of `from`, by another name. */
+void options_copy(struct options *to, const char *key, const struct options *from, size_t index);
 void options_unset(struct options *opts, const char *key);
 bool options_has(const struct options *opts, const char *key); /* does not mark it as used */
 
@@ -61,6 +66,9 @@ struct options *options_take_prefix(struct options *opts, const char *prefix);
 size_t options_count(const struct options *opts);
 const char *options_key(const struct options *opts, size_t index);
 const char *options_value(const struct options *opts, size_t index);
+/* As it would stand in JSON: what was read from there as a number is one again. The caller gets a
+ * reference. */
+struct json_t *options_value_json(const struct options *opts, size_t index);
 
 /* False and an error "WHAT: unknown option 'KEY'; did you mean 'NEAR'?" if a key was never asked
  * for. */

@@ -15,6 +15,7 @@
 #include "base/alloc.h"
 #include "base/options.h"
 #include "base/options_internal.h"
+#include "base/utf8.h"
 
 /* Far above what makes sense; the list is searched linearly. */
 #define MAX_OPTIONS 4096
@@ -157,8 +158,25 @@ static bool flatten(struct options *opts, const char *key, const json_t *value, 
     }
     /* {} and [] become "" rather than nothing: whoever knows no such option must see it. */
     autofree char *text = scalar_text(value);
-    options_set(opts, key, text);
+    if (json_is_number(value) || json_is_boolean(value) || json_is_null(value))
+        options_set_literal(opts, key, text);
+    else
+        options_set(opts, key, text);
     return true;
+}
+
+json_t *options_value_json(const struct options *opts, size_t index)
+{
+    const char *text = options_value(opts, index);
+    if (!options_is_literal(opts, index)) {
+        autofree char *repaired = utf8_repair(text);
+        return json_string(repaired);
+    }
+    if (!*text)
+        return json_null();
+    if (!strcmp(text, "on") || !strcmp(text, "off"))
+        return json_boolean(!strcmp(text, "on"));
+    return json_loads(text, JSON_DECODE_ANY, NULL);
 }
 
 struct options *options_from_json(const struct json_t *object, struct error **errp)
@@ -175,10 +193,49 @@ struct options *options_from_json(const struct json_t *object, struct error **er
     return opts;
 }
 
+/* Copies a string and its quotes, which become double ones. *p moves behind it, or to the end. */
+static char *requote(const char **p, char *out)
+{
+    char quote = *(*p)++;
+    *out++ = '"';
+    while (**p && **p != quote) {
+        char c = *(*p)++;
+        if (c == '\\' && **p == '\'') {
+            c = *(*p)++; /* \' is nothing special between double quotes */
+        } else if (c == '\\' && **p) {
+            *out++ = c;
+            c = *(*p)++;
+        } else if (c == '"') {
+            *out++ = '\\';
+        }
+        *out++ = c;
+    }
+    if (**p) {
+        (*p)++;
+        *out++ = '"';
+    }
+    return out;
+}
+
+/* 'a"b' becomes "a\"b". */
+static char *to_double_quotes(const char *text)
+{
+    char *result = xmalloc(2 * strlen(text) + 1), *out = result;
+    while (*text) {
+        if (*text == '"' || *text == '\'')
+            out = requote(&text, out);
+        else
+            *out++ = *text++;
+    }
+    *out = 0;
+    return result;
+}
+
 static struct options *parse_json(const char *text, struct error **errp)
 {
     json_error_t problem;
-    json_t *object = json_loads(text, JSON_REJECT_DUPLICATES, &problem);
+    autofree char *quoted = to_double_quotes(text);
+    json_t *object = json_loads(quoted, JSON_REJECT_DUPLICATES, &problem);
     if (!object) {
         error_set(errp, "'%s': no valid JSON: %s (line %d, column %d)", text, problem.text,
                   problem.line, problem.column);

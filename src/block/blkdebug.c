@@ -7,6 +7,7 @@
  * It counts as a protocol: a format goes on top of it, and may let it grow.
  */
 #include <errno.h>
+#include <jansson.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -397,6 +398,21 @@ static int blkdebug_co_truncate(struct block_node *node, uint64_t length,
                                                  .errp = errp});
 }
 
+/* Of its options, only the configuration file has a place in the name. */
+static char *blkdebug_plain_name(const struct block_node *node, bool has_options)
+{
+    const json_t *config = json_object_get(node->strong, "config");
+    const char *name = config ? json_string_value(config) : "";
+
+    if (!node->file->has_plain_name || !name || strchr(name, ':') ||
+        json_object_size(node->strong) > !!config) {
+        return NULL;
+    }
+    return xasprintf("blkdebug:%s:%s", name, node->file->filename);
+}
+
+static const char *const strong_options[] = {"config", "inject-error.", "set-state.", NULL};
+
 const struct block_driver block_driver_blkdebug = {
     .name = "blkdebug",
     .help = "requests that fail when they are told to, for tests; image=, config=, "
@@ -404,6 +420,8 @@ const struct block_driver block_driver_blkdebug = {
     .is_protocol = true,
     .is_filter = true,
     .state_size = sizeof(struct blkdebug_state),
+    .strong_options = strong_options,
+    .plain_name = blkdebug_plain_name,
     .supported_flags = BLOCK_REQ_FUA,
     .open = blkdebug_open,
     .close = blkdebug_close,

@@ -8,6 +8,7 @@
 
 #include "base/alloc.h"
 #include "base/options.h"
+#include "block/name.h"
 #include "block/node_int.h"
 
 /* ---- opening --------------------------------------------------------------------------------- */
@@ -59,14 +60,15 @@ static bool check_child_writable(struct block_node *parent, const struct block_n
 }
 
 /* Makes the child known as what it is to its parent. */
-static bool attach_child(struct block_node *parent, struct block_node *child, enum block_child role,
-                         struct error **errp)
+static bool attach_child(struct block_node *parent, struct block_node *child, const char *key,
+                         enum block_child role, struct error **errp)
 {
     bool writes = role != BLOCK_CHILD_BACKING && parent->flags & BLOCK_OPEN_RDWR;
 
     struct block_link *link = xnew(struct block_link);
     link->node = child;
     link->parent = parent;
+    link->key = key;
     link->role = role;
     link->user = parent->name;
     link->claim = writes ? BLOCK_CLAIM_WRITE : BLOCK_CLAIM_READ;
@@ -102,7 +104,7 @@ struct block_node *block_node_open_child(struct block_node *parent, struct optio
         return NULL;
     }
     bool ok = (role == BLOCK_CHILD_BACKING || check_child_writable(parent, child, errp)) &&
-              attach_child(parent, child, role, errp);
+              attach_child(parent, child, key, role, errp);
     block_node_unref(child); /* the link has a reference of its own */
     return ok ? child : NULL;
 }
@@ -155,13 +157,14 @@ bool block_node_set_backing(struct block_node *parent, struct block_node *backin
                   parent->name);
         return false;
     }
-    if (backing && !attach_child(parent, backing, BLOCK_CHILD_BACKING, errp)) {
+    if (backing && !attach_child(parent, backing, "backing", BLOCK_CHILD_BACKING, errp)) {
         return false;
     }
     if (old) {
         detach_child(parent, old);
     }
     parent->backing = backing;
+    block_name_refresh(parent);
     return true;
 }
 
@@ -196,9 +199,14 @@ static void set_child_claims(struct block_node *node)
     }
 }
 
-/* Who writes through the node keeps it writable. */
+/* Who writes through the node keeps it writable; who asks nobody does not write. */
 static bool check_reopen(struct block_node *node, unsigned flags, struct error **errp)
 {
+    if (flags & BLOCK_OPEN_RDWR && node->flags & BLOCK_OPEN_FORCE_SHARE) {
+        error_set(errp, "node '%s' was opened with force-share=on, so it cannot be made writable",
+                  node->name);
+        return false;
+    }
     for (struct block_link *link = node->users; link; link = link->next_user) {
         if (!(flags & BLOCK_OPEN_RDWR) && link->claim == BLOCK_CLAIM_WRITE && link->gate) {
             error_set(errp, "'%s' writes to node '%s', so it cannot be made read-only", link->user,
@@ -249,15 +257,27 @@ static void undo_children(struct block_node *node, const struct block_link *end,
     }
 }
 
+/* Only what changes above changes here: the rest may be set otherwise for this node. */
+static bool reopen_child(struct block_node *child, unsigned flags, unsigned changed,
+                         struct error **errp)
+{
+    flags = (child->flags & ~changed) | (flags & changed);
+    if (flags & BLOCK_OPEN_RDWR && child->stays_read_only) {
+        error_set(errp, "Block node is read-only: '%s' was opened with read-only=on", child->name);
+        return false;
+    }
+    return block_node_reopen(child, flags, errp);
+}
+
 /* All of them or, on failure, none; old: what they were. */
-static bool reopen_children(struct block_node *node, unsigned flags, unsigned *old,
-                            struct error **errp)
+static bool reopen_children(struct block_node *node, unsigned flags, unsigned changed,
+                            unsigned *old, struct error **errp)
 {
     struct block_link *link = node->children;
 
     for (size_t i = 0; link; link = link->next_child, i++) {
         old[i] = link->node->flags;
-        if (link->role != BLOCK_CHILD_BACKING && !block_node_reopen(link->node, flags, errp)) {
+        if (link->role != BLOCK_CHILD_BACKING && !reopen_child(link->node, flags, changed, errp)) {
             undo_children(node, link, old);
             return false;
         }
@@ -285,7 +305,8 @@ bool block_node_reopen(struct block_node *node, unsigned flags, struct error **e
     unsigned old = node->flags;
 
     flags = (old & ~REOPEN_FLAGS) | (flags & REOPEN_FLAGS);
-    if (flags == old) {
+    unsigned changed = flags ^ old;
+    if (!changed) {
         return true;
     }
     if (!check_reopen(node, flags, errp)) {
@@ -298,7 +319,7 @@ bool block_node_reopen(struct block_node *node, unsigned flags, struct error **e
     if (stops && !reopen_driver(node, flags, errp)) {
         return false;
     }
-    if (!reopen_children(node, flags, old_below, errp)) {
+    if (!reopen_children(node, flags, changed, old_below, errp)) {
         if (stops) {
             restart(node);
         }

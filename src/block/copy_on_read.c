@@ -151,7 +151,7 @@ static void say_failure(struct block_node *node, int ret)
 
     if (!atomic_exchange(&s->has_failed, true)) {
         log_warn("copy-on-read: could not write to '%s': %s; reads go on without copies there",
-                 node->filename, strerror(-ret));
+                 node->file->filename, strerror(-ret));
     }
 }
 

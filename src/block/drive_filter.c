@@ -11,6 +11,7 @@
 #include "base/options.h"
 #include "base/range.h"
 #include "block/backend_int.h"
+#include "block/name.h"
 
 static const struct alias {
     const char *old, *name;
@@ -84,6 +85,9 @@ static struct block_node *put_filter(struct block_node *root, struct options *op
         opts, root->flags & ~(BLOCK_OPEN_NOT_INHERITED | BLOCK_OPEN_AUTO_READ_ONLY), errp);
     options_free(opts);
     block_node_unref(root);
+    if (node) {
+        block_name_set_implicit(node);
+    }
     return node;
 }
 

@@ -75,6 +75,9 @@ struct block_driver {
     bool keeps_metadata;
     size_t state_size;
     const char *help;
+    /* Of its own options, those that change what is read, or from where ("server.": all below); NULL:
+     * none. filename= is one for all. */
+    const char *const *strong_options;
     /* BLOCK_REQ_FUA if co_pwritev and co_write_zeroes do that themselves; else a flush follows.
      * BLOCK_REQ_COMPRESSED if there are compressed clusters. */
     unsigned supported_flags;
@@ -89,6 +92,10 @@ struct block_driver {
     void (*close)(struct block_node *node);
     /* Changes limits from what they are by default: none. Follows open. */
     void (*limits)(struct block_node *node, struct block_limits *limits);
+    /* Drivers that file names can ask for: the name that opens the same as the node, or NULL. Not given:
+     * of a format, its file's; of a filter, none. has_options: there are strong ones beside filename=.
+     * Main loop. The caller frees it. */
+    char *(*plain_name)(const struct block_node *node, bool has_options);
     /* Present length in bytes or negative errno. May block shortly. */
     int64_t (*length)(struct block_node *node);
 

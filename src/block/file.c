@@ -27,6 +27,7 @@
 #include "base/range.h"
 #include "block/advice.h"
 #include "block/drivers.h"
+#include "block/filename.h"
 
 #define SECTOR 512
 
@@ -309,11 +310,17 @@ static void file_limits(struct block_node *node, struct block_limits *limits)
     limits->discard_alignment = s->block_size;
 }
 
+static char *file_plain_name(const struct block_node *node, bool has_options)
+{
+    return block_filename_of_path(node->filename);
+}
+
 const struct block_driver block_driver_file = {
     .name = "file",
     .help = "a host file; filename=, aio=threads|io_uring|native, locking=auto|on|off",
     .is_protocol = true,
     .state_size = sizeof(struct file_state),
+    .plain_name = file_plain_name,
     .supported_flags = BLOCK_REQ_FUA,
     .open = file_open,
     .close = file_close,
@@ -338,6 +345,7 @@ const struct block_driver block_driver_host_device = {
     .help = "a host block device; filename=, aio=threads|io_uring|native, locking=auto|on|off",
     .is_protocol = true,
     .state_size = sizeof(struct file_state),
+    .plain_name = file_plain_name,
     .supported_flags = BLOCK_REQ_FUA,
     .open = host_device_open,
     .close = file_close,

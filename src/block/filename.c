@@ -26,13 +26,29 @@ static struct options *parse_null(const char *filename, struct error **errp)
     return opts;
 }
 
-static struct options *parse_path(const char *path)
+bool block_filename_has_protocol(const char *filename)
 {
-    struct options *opts = options_new();
+    return filename[strcspn(filename, ":/")] == ':';
+}
+
+char *block_filename_of_path(const char *path)
+{
+    return xasprintf("%s%s", block_filename_has_protocol(path) ? "./" : "", path);
+}
+
+static const char *path_driver(const char *path)
+{
     struct stat st;
 
-    options_set(opts, "driver",
-                stat(path, &st) == 0 && S_ISBLK(st.st_mode) ? "host_device" : "file");
+    return stat(path, &st) == 0 && S_ISBLK(st.st_mode) ? "host_device" : "file";
+}
+
+static struct options *parse_path(const char *text)
+{
+    autofree char *path = block_filename_of_path(text);
+    struct options *opts = options_new();
+
+    options_set(opts, "driver", path_driver(path));
     options_set(opts, "filename", path);
     return opts;
 }
@@ -62,22 +78,65 @@ static struct options *parse_blkdebug(const char *filename, struct error **errp)
     }
     for (size_t i = 0; i < options_count(child); i++) {
         autofree char *key = xasprintf("image.%s", options_key(child, i));
-        options_set(opts, key, options_value(child, i));
+        options_copy(opts, key, child, i);
     }
     options_free(child);
     return opts;
+}
+
+/* The next "PREFIX" of a "PREFIX.filename" without "PREFIX.driver", or NULL; *path is its value. The
+ * caller frees it. */
+static char *find_nameless(const struct options *opts, const char **path)
+{
+    static const char end[] = ".filename";
+
+    for (size_t i = 0; i < options_count(opts); i++) {
+        const char *key = options_key(opts, i);
+        size_t length = strlen(key);
+        if (length < sizeof(end) || strcmp(key + length - strlen(end), end) != 0) {
+            continue;
+        }
+        char *prefix = xstrndup(key, length - strlen(end));
+        autofree char *driver = xasprintf("%s.driver", prefix);
+        if (!options_has(opts, driver)) {
+            *path = options_value(opts, i);
+            return prefix;
+        }
+        free(prefix);
+    }
+    return NULL;
+}
+
+void block_filename_add_drivers(struct options *opts)
+{
+    for (;;) {
+        const char *path;
+        autofree char *prefix = find_nameless(opts, &path);
+        if (!prefix) {
+            return;
+        }
+        autofree char *key = xasprintf("%s.driver", prefix);
+        options_set(opts, key, path_driver(path));
+    }
 }
 
 static struct options *parse_json(const char *filename, struct error **errp)
 {
     const char *json = filename + strlen("json:");
 
+    json += strspn(json, " \t\r\n");
     if (*json != '{') {
         error_set(errp, "Could not parse the JSON options '%s': they begin with 'json:{'",
                   filename);
         return NULL;
     }
-    return options_parse(json, NULL, errp);
+    struct options *opts = options_parse(json, NULL, errp);
+    if (opts) {
+        block_filename_add_drivers(opts);
+    } else {
+        error_prepend(errp, "Could not parse the JSON options: ");
+    }
+    return opts;
 }
 
 static struct options *parse_file(const char *filename, struct error **errp)
@@ -91,7 +150,8 @@ static struct options *parse_host_device(const char *filename, struct error **er
     struct options *opts = options_new();
 
     options_set(opts, "driver", "host_device");
-    options_set(opts, "filename", filename + strlen("host_device:"));
+    autofree char *path = block_filename_of_path(filename + strlen("host_device:"));
+    options_set(opts, "filename", path);
     return opts;
 }
 

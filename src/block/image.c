@@ -96,20 +96,15 @@ void block_image_close(struct block_backend *be)
 
 /* ---- names ----------------------------------------------------------------------------------- */
 
-static bool has_protocol(const char *filename)
-{
-    return filename[strcspn(filename, ":/")] == ':';
-}
-
 char *block_image_backing_path(const char *image_filename, const char *backing, struct error **errp)
 {
-    if (*backing == '/' || has_protocol(backing)) {
+    if (*backing == '/' || block_filename_has_protocol(backing)) {
         return xstrdup(backing);
     }
     if (!strncmp(image_filename, "file:", strlen("file:"))) {
         image_filename += strlen("file:");
     }
-    if (has_protocol(image_filename)) {
+    if (block_filename_has_protocol(image_filename)) {
         error_set(errp, "Cannot use relative backing file names for '%s': '%s'", image_filename,
                   backing);
         return NULL;
@@ -117,6 +112,15 @@ char *block_image_backing_path(const char *image_filename, const char *backing, 
     const char *slash = strrchr(image_filename, '/');
     int folder = slash ? (int)(slash - image_filename) + 1 : 0;
     return xasprintf("%.*s%s", folder, image_filename, backing);
+}
+
+char *block_node_backing_path(const struct block_node *node, const char *backing,
+                              struct error **errp)
+{
+    while (node->file) {
+        node = node->file;
+    }
+    return block_image_backing_path(node->filename, backing, errp);
 }
 
 /* ---- describing ------------------------------------------------------------------------------ */
@@ -135,8 +139,7 @@ void block_image_info(struct block_node *node, struct block_image_info *info)
         format->driver->image->info(format, info);
     }
     if (info->backing_filename && !info->full_backing_filename) {
-        info->full_backing_filename =
-            block_image_backing_path(format->filename, info->backing_filename, NULL);
+        info->full_backing_filename = block_node_backing_path(format, info->backing_filename, NULL);
     }
 }
 

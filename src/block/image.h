@@ -73,6 +73,9 @@ struct block_node *block_image_open_node(const struct block_image_how *how, stru
  * at the folder of the image that names them. The caller frees it. */
 char *block_image_backing_path(const char *image_filename, const char *backing,
                                struct error **errp);
+/* The same for an open image: the folder is that of the file at its bottom. */
+char *block_node_backing_path(const struct block_node *node, const char *backing,
+                              struct error **errp);
 
 /* ---- describing ------------------------------------------------------------------------------ */
 

@@ -419,12 +419,23 @@ static int nbd_co_block_status(struct block_node *node, uint64_t offset, uint64_
            (request.status_flags & LIBNBD_STATE_ZERO ? BLOCK_STATUS_ZERO : 0);
 }
 
+static char *nbd_plain_name(const struct block_node *node, bool has_options)
+{
+    return nbd_target_text(&((const struct nbd_state *)node->state)->target);
+}
+
+static const char *const strong_options[] = {
+    "server.", "path", "host", "port", "export", "tls", "tls-creds", "tls-hostname", NULL,
+};
+
 const struct block_driver block_driver_nbd = {
     .name = "nbd",
     .help = "an export of an NBD server; server.type=, server.path= or server.host=, export=, "
             "tls-creds=, reconnect-delay=, open-timeout=",
     .is_protocol = true,
     .state_size = sizeof(struct nbd_state),
+    .strong_options = strong_options,
+    .plain_name = nbd_plain_name,
     .supported_flags = BLOCK_REQ_FUA,
     .open = nbd_open,
     .close = nbd_node_close,

@@ -16,6 +16,7 @@
 #include "base/range.h"
 #include "block/backend.h"
 #include "block/bitmap.h"
+#include "block/name.h"
 #include "block/node_int.h"
 
 #define NODE_NAME_MAX 31 /* as QEMU */
@@ -197,7 +198,7 @@ static void node_free(struct block_node *node)
     track_destroy(&node->tracker);
     free(node->state);
     free(node->name);
-    free(node->filename);
+    block_name_free(node);
     free(node);
 }
 
@@ -244,6 +245,7 @@ static bool finish_open(struct block_node *node, struct options *opts, struct er
 struct block_node *block_node_open(struct options *opts, unsigned flags, struct error **errp)
 {
     const struct block_driver *driver = take_driver(opts, errp);
+    bool is_told = options_has(opts, "read-only");
 
     if (!driver || !block_node_parse_flags(opts, &flags, errp)) {
         return NULL;
@@ -258,11 +260,13 @@ struct block_node *block_node_open(struct options *opts, unsigned flags, struct 
     node->name = name;
     node->filename = xstrdup("");
     node->flags = flags;
+    node->stays_read_only = is_told && !(flags & BLOCK_OPEN_RDWR);
     node->refs = 1;
     node->state = driver->state_size ? xcalloc(1, driver->state_size) : NULL;
     co_mutex_init(&node->flush_lock);
     track_init(&node->tracker);
 
+    block_name_keep_options(node, opts);
     if (!driver->open(node, opts, errp)) {
         block_node_drop_children(node);
         node_free(node);
@@ -276,6 +280,7 @@ struct block_node *block_node_open(struct options *opts, unsigned flags, struct 
         node_free(node);
         return NULL;
     }
+    block_name_refresh(node);
     node_insert(node);
     return node;
 }

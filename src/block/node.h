@@ -62,6 +62,7 @@ struct block_link {
     struct block_node *node;   /* what is used */
     struct block_node *parent; /* who uses it: a node … */
     struct block_gate *gate;   /* … or the gate of a backend */
+    const char *key;           /* with a parent: the option that it is given by, "file" */
     enum block_child role;     /* with a parent */
     const char *user;          /* its name, for messages; lives as long as the link */
     enum block_claim claim;
@@ -76,8 +77,10 @@ struct block_node {
     /* constant while it is open */
     const struct block_driver *driver;
     char *name;     /* node-name; generated names begin with '#' */
-    char *filename; /* what messages call it; "" if there is none */
+    char *filename; /* what messages call it (block/name.h) */
     unsigned flags;
+    bool stays_read_only;    /* read-only=on was given: reopening its parent does not change that */
+    struct json_t *strong;   /* options that make it what it is */
     struct block_node *file; /* child of a format node or a filter, or NULL */
     struct block_node *backing;
     bool grows; /* writes behind the end make it longer (set before requests come) */
@@ -89,7 +92,12 @@ struct block_node {
     unsigned refs;
     bool monitor_owned;
     bool is_exclusive; /* somebody above claims it and shares writing with nobody */
-    unsigned drained;  /* nested drains of it and what is below it */
+    bool has_plain_name;
+    bool is_implicit;            /* a filter that nobody named: it is called like what it filters */
+    struct json_t *full_options; /* the strong ones with those of the children */
+    char *named_backing; /* the backing file that the image names, and by its name as a node once it
+                                  * is opened by that alone; or NULL */
+    unsigned drained;    /* nested drains of it and what is below it */
     struct block_link *users, *children;
     struct block_node *next;
     /* atomic */
@@ -110,7 +118,7 @@ struct block_node {
 struct block_node *block_node_open(struct options *opts, unsigned flags, struct error **errp);
 /* Reads the options that every node has into *flags, which holds the defaults; leaves them in. */
 bool block_node_parse_flags(struct options *opts, unsigned *flags, struct error **errp);
-/* A driver opens its child KEY ("file"): nested options "file.driver=…" or a reference
+/* A driver opens its child KEY ("file", a constant): nested options "file.driver=…" or a reference
  * "file=NAME". It becomes node->backing if its role is that, else, unless it is a format's data
  * file, node->file; node.c lets go of it at close. Returns the child, whose reference the link
  * has. */
@@ -127,8 +135,9 @@ bool block_node_set_backing(struct block_node *parent, struct block_node *backin
 struct block_node *block_node_skip_filters(struct block_node *node);
 /* Writes behind the end shall make it longer; false if it cannot be. Main loop, no requests. */
 bool block_node_allow_growth(struct block_node *node);
-/* Changes the flags BLOCK_OPEN_RDWR, _NOCACHE, _NO_FLUSH and _UNMAP of the node and of its file
- * child; if that fails they are what they were, or, when it could not go on writing, read-only. Drained, main loop. */
+/* Changes the flags BLOCK_OPEN_RDWR, _NOCACHE, _NO_FLUSH and _UNMAP of the node, and those that change
+ * also of what is below it without backing files; if that fails they are what they were, or, when it
+ * could not go on writing, read-only. Drained, main loop. */
 bool block_node_reopen(struct block_node *node, unsigned flags, struct error **errp);
 struct block_node *block_node_find(const char *name);
 struct block_node *block_node_first(void);

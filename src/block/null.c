@@ -35,8 +35,6 @@ static bool null_open(struct block_node *node, struct options *opts, struct erro
                   (unsigned long long)s->size);
         return false;
     }
-    free(node->filename);
-    node->filename = xasprintf("%s://", node->driver->name);
     return true;
 }
 
@@ -99,11 +97,20 @@ static int null_co_block_status(struct block_node *node, uint64_t offset, uint64
            (s->read_zeroes ? BLOCK_STATUS_ZERO : BLOCK_STATUS_DATA);
 }
 
+static char *null_plain_name(const struct block_node *node, bool has_options)
+{
+    return has_options ? NULL : xasprintf("%s://", node->driver->name);
+}
+
+static const char *const strong_options[] = {"size", "read-zeroes", NULL};
+
 const struct block_driver block_driver_null_co = {
     .name = "null-co",
     .help = "no data at all, for measuring; size=, latency-ns=, read-zeroes=",
     .is_protocol = true,
     .state_size = sizeof(struct null_state),
+    .strong_options = strong_options,
+    .plain_name = null_plain_name,
     .supported_flags = BLOCK_REQ_FUA,
     .open = null_open,
     .length = null_length,
@@ -121,6 +128,8 @@ const struct block_driver block_driver_null_aio = {
     .help = "as null-co",
     .is_protocol = true,
     .state_size = sizeof(struct null_state),
+    .strong_options = strong_options,
+    .plain_name = null_plain_name,
     .supported_flags = BLOCK_REQ_FUA,
     .open = null_open,
     .length = null_length,

@@ -59,7 +59,7 @@ static void add_defaults(struct options *to, const char *prefix, const struct op
     for (size_t i = 0; i < options_count(from); i++) {
         autofree char *key = xasprintf("%s%s", prefix, options_key(from, i));
         if (!options_has(to, key)) {
-            options_set(to, key, options_value(from, i));
+            options_copy(to, key, from, i);
         }
     }
 }
@@ -200,59 +200,10 @@ static struct block_node *open_probed(struct options *node_opts, unsigned flags,
     return root;
 }
 
-/* "file.filename=x" without "file.driver": what the name stands for, as for a file name alone. */
-static bool infer_driver(struct options *node_opts, const char *prefix, struct error **errp)
-{
-    autofree char *key = xasprintf("%sfilename", prefix);
-    autofree char *filename = options_take(node_opts, key);
-    struct options *named = block_filename_parse(filename, errp);
-
-    if (!named) {
-        return false;
-    }
-    add_defaults(node_opts, prefix, named);
-    options_free(named);
-    return true;
-}
-
-/* The next "PREFIX." of a ".filename" without ".driver", or NULL. The caller frees it. */
-static char *find_nameless(const struct options *node_opts)
-{
-    static const char end[] = ".filename";
-
-    for (size_t i = 0; i < options_count(node_opts); i++) {
-        const char *key = options_key(node_opts, i);
-        size_t length = strlen(key);
-        if (length < sizeof(end) || strcmp(key + length - strlen(end), end) != 0) {
-            continue;
-        }
-        autofree char *driver = xasprintf("%.*s.driver", (int)(length - strlen(end)), key);
-        if (!options_has(node_opts, driver)) {
-            return xstrndup(key, length - strlen("filename"));
-        }
-    }
-    return NULL;
-}
-
-static bool infer_drivers(struct options *node_opts, struct error **errp)
-{
-    for (;;) {
-        autofree char *prefix = find_nameless(node_opts);
-        if (!prefix) {
-            return true;
-        }
-        if (!infer_driver(node_opts, prefix, errp)) {
-            return false;
-        }
-    }
-}
-
 struct block_node *block_open_root(struct options *node_opts, unsigned flags, bool warns,
                                    struct error **errp)
 {
-    if (!infer_drivers(node_opts, errp)) {
-        return NULL;
-    }
+    block_filename_add_drivers(node_opts);
     return options_has(node_opts, "driver") ? block_node_open(node_opts, flags, errp)
                                             : open_probed(node_opts, flags, warns, errp);
 }

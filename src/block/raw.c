@@ -185,10 +185,13 @@ static int raw_co_block_status(struct block_node *node, uint64_t offset, uint64_
     return block_co_status(node->file, s->offset + offset, length, map);
 }
 
+static const char *const strong_options[] = {"offset", "size", NULL};
+
 const struct block_driver block_driver_raw = {
     .name = "raw",
     .help = "the bytes of the file as they are; offset=, size=",
     .state_size = sizeof(struct raw_state),
+    .strong_options = strong_options,
     .supported_flags = BLOCK_REQ_FUA,
     .image = &raw_image_ops,
     .open = raw_open,

@@ -2,18 +2,19 @@
 /* QMP: block nodes and the backends of disks. */
 #include "base/alloc.h"
 #include "base/options.h"
+#include "base/utf8.h"
 #include "block/backend.h"
 #include "block/node.h"
 #include "block/throttle_group.h"
 #include "device/device.h"
 #include "monitor/qmp_commands.h"
 
-/* A file name comes from outside and may not be UTF-8; then it is left out. */
+/* A file name comes from outside and may not be UTF-8. */
 static void set_text(json_t *object, const char *key, const char *text)
 {
-    json_t *value = json_string(text);
+    autofree char *repaired = utf8_repair(text);
 
-    json_object_set_new(object, key, value ? value : json_string(""));
+    json_object_set_new(object, key, json_string(repaired));
 }
 
 /* The limits of BlockDeviceInfo, in its order: with bursts and a group where there are any. */

@@ -194,12 +194,45 @@ static void json(void **state)
     expect_list("{\"driver\": \"qcow2\", \"file.driver\": \"file\"}", NULL,
                 "driver=qcow2|file.driver=file");
     expect_list("{\"noflag\": \"x\"}", NULL, "noflag=x");
+    expect_list(
+        "{'a': 'b\"c', \"d\": \"it's\", 'e': 'it\\'s', \"f\": \"it\\'s\", 'g': '\\\\\\u0061'}",
+        NULL, "a=b\"c|d=it's|e=it's|f=it's|g=\\a");
+}
+
+/* What JSON had as a number, a truth value or a null is one again, also in another list. */
+static void json_values(void **state)
+{
+    struct options *opts = options_parse(
+        "{'a': {'b': 5, 'c': '5', 'd': true, 'e': 'on', 'f': null, 'g': -1.5}}", NULL, NULL);
+    struct options *taken = options_take_prefix(opts, "a");
+    autofree char *text = xstrdup("");
+
+    for (size_t i = 0; i < options_count(taken); i++) {
+        json_t *value = options_value_json(taken, i);
+        char *dumped = json_dumps(value, JSON_ENCODE_ANY);
+        char *longer = xasprintf("%s%s ", text, dumped);
+        free(dumped);
+        free(text);
+        text = longer;
+        json_decref(value);
+    }
+    assert_string_equal(text, "5 \"5\" true \"on\" null -1.5 ");
+    options_set(taken, "b", "6"); /* no longer */
+    json_t *value = options_value_json(taken, 0);
+    assert_true(json_is_string(value));
+    json_decref(value);
+    options_free(taken);
+    options_free(opts);
 }
 
 static void malformed_json(void **state)
 {
     expect_refused("{", NULL, "JSON");
     expect_refused("{\"a\": 1,}", NULL, "JSON");
+    expect_refused("{'a\": 1}", NULL, "JSON");
+    expect_refused("{'a': 'b}", NULL, "JSON");
+    expect_refused("{'a': 'b\\", NULL, "JSON");
+    expect_refused("{'", NULL, "JSON");
     expect_refused("{\"a\": 1} x", NULL, "JSON");
     expect_refused("{\"a\": 1, \"a\": 2}", NULL, "JSON");
     expect_refused("{\"a\": {\"b\": 1}, \"a.b\": 2}", NULL, "'a.b' is given twice");
@@ -442,6 +475,7 @@ int main(void)
         cmocka_unit_test(all_short_texts),
         cmocka_unit_test(long_lists),
         cmocka_unit_test(json),
+        cmocka_unit_test(json_values),
         cmocka_unit_test(malformed_json),
         cmocka_unit_test(hostile_json),
         cmocka_unit_test(from_json),

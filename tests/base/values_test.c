@@ -13,6 +13,7 @@
 #include "base/id.h"
 #include "base/options.h"
 #include "base/range.h"
+#include "base/utf8.h"
 
 static void bools(void **state)
 {
@@ -276,6 +277,33 @@ static void bytes(void **state)
     assert_int_equal(load_le16(b), 0x3412);
 }
 
+#define NO_CHARACTER "\xEF\xBF\xBD"
+
+static void utf8(void **state)
+{
+    static const struct {
+        const char *text, *repaired;
+    } cases[] = {
+        {"", ""},
+        {"a\x7F\n", "a\x7F\n"},
+        {"\xC3\xA4\xE2\x82\xAC\xF0\x9F\x98\x80", "\xC3\xA4\xE2\x82\xAC\xF0\x9F\x98\x80"},
+        {"\x80\x80z", NO_CHARACTER NO_CHARACTER "z"},        /* in the middle of nothing */
+        {"\xFF\xFE", NO_CHARACTER NO_CHARACTER},             /* never in UTF-8 */
+        {"\xE2\x82", NO_CHARACTER},                          /* cut off by the end */
+        {"\xE2\x82z\xC3", NO_CHARACTER "z" NO_CHARACTER},    /* or by what follows */
+        {"\xC0\xAF\xE0\x80\xAF", NO_CHARACTER NO_CHARACTER}, /* overlong */
+        {"\xED\xA0\x80", NO_CHARACTER},                      /* a surrogate */
+        {"\xEF\xBF\xBE\xEF\xB7\x90", NO_CHARACTER NO_CHARACTER},
+        {"\xF4\x8F\xBF\xBD\xF4\x90\x80\x80", "\xF4\x8F\xBF\xBD" NO_CHARACTER},
+        {"\xFC\x84\x80\x80\x80\x80", NO_CHARACTER},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        autofree char *repaired = utf8_repair(cases[i].text);
+        assert_string_equal(repaired, cases[i].repaired);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -283,6 +311,7 @@ int main(void)
         cmocka_unit_test(sizes),   cmocka_unit_test(ids),
         cmocka_unit_test(nearest), cmocka_unit_test(nearest_of_long_words),
         cmocka_unit_test(ranges),  cmocka_unit_test(bytes),
+        cmocka_unit_test(utf8),
     };
     return cmocka_run_group_tests_name("base/values", tests, NULL, NULL);
 }

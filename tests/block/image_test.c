@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Images as tools open them: making raw images, growth and other lengths, locks, other flags for an
- * open node, and what an image says of itself.
+ * open node, what an image says of itself, and what nodes are called.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,6 +13,7 @@
 #include "base/range.h"
 #include "block/file.h"
 #include "block/image.h"
+#include "block/name.h"
 #include "kit.h"
 
 static struct block_backend *open_image(const char *filename, const char *format, bool writable,
@@ -292,6 +293,120 @@ static void backing_names_begin_at_their_image(void **state)
     kit_assert_error(err, "Cannot use relative backing file names for 'json:{}': 'b'");
 }
 
+/* ---- what nodes are called ------------------------------------------------------------------- */
+
+static struct block_node *open_nodes(const char *text)
+{
+    struct error *err = NULL;
+    struct block_node *node = block_image_open_node(
+        &(struct block_image_how){.filename = text, .image_opts = true}, &err);
+
+    if (!node) {
+        fail_msg("%s: %s", text, error_message(err));
+    }
+    return node;
+}
+
+#define I_FILE "{\"driver\": \"file\", \"filename\": \"i\"}"
+
+static void nodes_are_called_what_opens_the_same(void **state)
+{
+    static const struct {
+        const char *options, *name;
+    } cases[] = {
+        {"driver=raw,file.filename=i", "i"},
+        {"driver=raw,file.filename=x:i", "./x:i"},
+        {"driver=file,filename=i,aio=threads,locking=off", "i"},
+        {"driver=raw,size=512,offset=1k,file.filename=i",
+         "json:{\"offset\": \"1k\", \"driver\": \"raw\", \"size\": \"512\", \"file\": " I_FILE "}"},
+        {"{'driver':'raw','size':512,'file':{'driver':'raw','file.filename':'i'}}",
+         "json:{\"driver\": \"raw\", \"size\": 512, \"file\": {\"driver\": \"raw\", "
+         "\"file\": " I_FILE "}}"},
+        {"driver=raw,file.driver=blkdebug,file.image.filename=i", "blkdebug::i"},
+        {"driver=raw,file.driver=blkdebug,file.align=512,file.image.filename=x:i",
+         "blkdebug::./x:i"},
+        {"{'driver':'blkdebug','set-state':[{'event':'l2_update','new_state':2}],'image':{'driver':"
+         "'file',"
+         "'filename':'i'}}",
+         "json:{\"image\": " I_FILE ", \"driver\": \"blkdebug\", \"set-state.0.event\": "
+         "\"l2_update\", \"set-state.0.new_state\": 2}"},
+        {"driver=copy-on-read,file.driver=raw,file.file.filename=i",
+         "json:{\"driver\": \"copy-on-read\", \"file\": {\"driver\": \"raw\", \"file\": " I_FILE
+         "}}"},
+        {"driver=null-co,latency-ns=1", "null-co://"},
+        {"driver=null-co,read-zeroes=on",
+         "json:{\"read-zeroes\": \"on\", \"driver\": \"null-co\"}"},
+        {"driver=qcow2,file.filename=q", "q"},
+        {"driver=qcow2,file.filename=q,lazy-refcounts=on,backing.driver=raw", "q"},
+        {"driver=qcow2,file.filename=q,backing=",
+         "json:{\"backing\": null, \"driver\": \"qcow2\", \"file\": {\"driver\": \"file\", "
+         "\"filename\": \"q\"}}"},
+        {"driver=qcow2,file.filename=q,backing.driver=raw,backing.file.driver=null-co",
+         "json:{\"backing\": {\"driver\": \"raw\", \"file\": {\"driver\": \"null-co\"}}, "
+         "\"driver\": \"qcow2\", \"file\": {\"driver\": \"file\", \"filename\": \"q\"}}"},
+    };
+
+    kit_make_file("i", 65536);
+    kit_make_file("x:i", 65536);
+    create("q", "qcow2", "backing_file=i,backing_fmt=raw", NULL);
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct block_node *node = open_nodes(cases[i].options);
+        assert_string_equal(node->filename, cases[i].name);
+        block_node_unref(node);
+    }
+}
+
+static void names_follow_the_graph(void **state)
+{
+    struct error *err = NULL;
+
+    kit_make_file("i", 65536);
+    create("q", "qcow2", "backing_file=i,backing_fmt=raw", NULL);
+    struct block_node *top =
+        open_nodes("driver=raw,size=512,file.driver=qcow2,file.file.filename=q");
+    assert_null(strstr(top->filename, "backing"));
+    assert_true(block_node_set_backing(top->file, NULL, &err));
+    assert_non_null(strstr(top->file->filename, "json:{\"backing\": null, "));
+    assert_non_null(strstr(top->filename, "\"file\": {\"backing\": null, "));
+    block_node_unref(top);
+}
+
+static void nodes_are_compared_by_what_they_show(void **state)
+{
+    static const struct {
+        const char *first, *second;
+        bool same;
+    } cases[] = {
+        {"driver=raw,file.filename=i", "driver=raw,file.filename=./i", true},
+        {"driver=raw,file.filename=i", "driver=raw,file.filename=hard", true},
+        {"driver=raw,file.filename=i", "driver=raw,file.filename=x:i", false},
+        {"driver=raw,file.filename=i", "driver=raw,offset=512,file.filename=i", false},
+        {"driver=raw,offset=512,file.filename=i", "driver=raw,offset=512,file.filename=i", true},
+        {"driver=raw,size=512,file.filename=i", "driver=raw,size=1k,file.filename=i", false},
+        {"driver=raw,file.filename=q", "driver=qcow2,file.filename=q", false},
+        {"driver=qcow2,file.filename=q", "driver=qcow2,file.filename=./q", true},
+        {"driver=qcow2,file.filename=q", "driver=qcow2,file.filename=q,backing=", false},
+        {"driver=qcow2,file.filename=q,backing=", "driver=qcow2,file.filename=q", false},
+        {"driver=qcow2,file.filename=q",
+         "driver=qcow2,file.filename=q,backing.driver=raw,"
+         "backing.file.filename=x:i",
+         false},
+    };
+
+    kit_make_file("i", 65536);
+    kit_make_file("x:i", 65536);
+    assert_int_equal(link("i", "hard"), 0);
+    create("q", "qcow2", "backing_file=i,backing_fmt=raw", NULL);
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct block_node *a = open_nodes(cases[i].first), *b = open_nodes(cases[i].second);
+        assert_int_equal(block_name_is_same(a, b), cases[i].same);
+        assert_true(block_name_is_same(a, a));
+        block_node_unref(a);
+        block_node_unref(b);
+    }
+    unlink("hard");
+}
+
 static void an_image_describes_itself(void **state)
 {
     struct block_image_info info;
@@ -318,6 +433,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(one_writes_or_many_read, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(formats_are_found_or_given, kit_setup, kit_teardown),
         cmocka_unit_test(backing_names_begin_at_their_image),
+        cmocka_unit_test_setup_teardown(nodes_are_called_what_opens_the_same, kit_setup,
+                                        kit_teardown),
+        cmocka_unit_test_setup_teardown(names_follow_the_graph, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(nodes_are_compared_by_what_they_show, kit_setup,
+                                        kit_teardown),
         cmocka_unit_test_setup_teardown(an_image_describes_itself, kit_setup, kit_teardown),
     };
 

@@ -11,6 +11,8 @@
 
 /* ---- -blockdev ------------------------------------------------------------------------------- */
 
+#define TAKEN "json:{\"driver\": \"null-co\", \"size\": \"1M\"}"
+
 static void blockdev_refusals(void **state)
 {
     static const struct {
@@ -44,9 +46,9 @@ static void blockdev_refusals(void **state)
         {"driver=raw,node-name=n,file=taken,size=1000",
          "size=1000 is not a positive multiple of 512"},
         {"driver=raw,node-name=n,file=taken,offset=4097,size=1M",
-         "offset=4097 and size=1048576 do not fit into 'null-co://', which has 1048576 bytes"},
+         "offset=4097 and size=1048576 do not fit into '" TAKEN "', which has 1048576 bytes"},
         {"driver=raw,node-name=n,file=taken,offset=2M",
-         "offset=2097152 lies behind the end of 'null-co://', which has 1048576 bytes"},
+         "offset=2097152 lies behind the end of '" TAKEN "', which has 1048576 bytes"},
         {"driver=raw,node-name=n,file=ro",
          "node 'ro' is read-only and node 'n' above it is not; give both read-only=on"},
         {"driver=file,node-name=n", "The 'file' block driver requires a file name: filename=FILE"},
@@ -408,7 +410,11 @@ static void file_names(void **state)
     } cases[] = {
         {"a", "driver=file filename=a"},
         {"./nbd:x", "driver=file filename=./nbd:x"},
-        {"file:nbd:x", "driver=file filename=nbd:x"},
+        {"file:nbd:x", "driver=file filename=./nbd:x"},
+        {"file:/nbd:x", "driver=file filename=/nbd:x"},
+        {"host_device:a:x", "driver=host_device filename=./a:x"},
+        {"json: {'driver':'raw','offset':5,'file.filename':'nbd:\"x\\''}",
+         "driver=raw offset=5 file.filename=nbd:\"x' file.driver=file"},
         {"host_device:/dev/x", "driver=host_device filename=/dev/x"},
         {"null-co://", "driver=null-co"},
         {"null-aio://", "driver=null-aio"},

@@ -88,9 +88,9 @@ class Pair:
             side.mkdir(parents=True)
 
     def prepare(self, *commands):
-        """qemu-img create …, or io IMAGE command … (qemu-io); done once, copied."""
+        """qemu-img create … (or a list of words), or io IMAGE command … (qemu-io); done once, copied."""
         for command in commands:
-            words = command.split()
+            words = command if isinstance(command, list) else command.split()
             if words[0] == "io":
                 argv = ["qemu-io"]
                 if words[1].endswith(".raw"):
@@ -454,6 +454,203 @@ def commit(p, long):
     for words in (["-b", "nope", "top.qcow2"], ["base.qcow2"], ["-r", "foo", "mid.qcow2"],
                   ["-t", "foo", "mid.qcow2"]):
         p.same("commit", *words, stderr="same")
+
+
+def window(offset, size=262144, name="disk"):
+    """The name of a part of a file."""
+    return json.dumps({"driver": "raw", "offset": offset, "size": size,
+                       "file": {"driver": "file", "filename": name}}, separators=(",", ":"))
+
+
+def windows(p):
+    """Fresh folders with disk: 256 KiB of 'A', of 'B', of 'C', of 'D'."""
+    p.__init__(p.program, p.ours.parent)
+    for side in (p.ours, p.theirs):
+        for name in ("disk", "a:b"):
+            (side / name).write_bytes(b"".join(bytes((c,)) * 262144 for c in b"ABCD"))
+
+
+@case
+def commit_to_the_node(p, long):
+    """The changes go where the overlay's data came from, whatever its backing node is made of."""
+    json_name = "json:" + window(262144)
+    given = "driver=qcow2,file.filename=o,backing.driver=raw,backing.offset=256k"
+    for backing, length, words in (
+            (json_name, "256k", ["o"]),
+            (json_name, "2M", ["o"]),
+            ("disk", "256k", ["--image-opts", given + ",backing.file.filename=disk"]),
+            ("disk", "2M", ["--image-opts", given + ",backing.file.filename=disk"]),
+            ("disk", "1M", ["--image-opts", given + ",backing.size=64k,backing.file.filename=disk"]),
+            ("file:a:b", "1M", ["o"]), ("./a:b", "1M", ["-d", "o"]),
+            ("disk", "1M", ["--image-opts", "driver=qcow2,file.filename=o,backing.driver=raw,"
+                            "backing.file.filename=disk,backing.file.read-only=on"]),
+            ("disk", "1M", ["--image-opts", "driver=qcow2,file.filename=o,backing.read-only=on"]),
+            ('json:{"driver":"raw","file":' + window(4096, 0x80000) + "}", "512k", ["-t", "none", "o"])):
+        windows(p)
+        p.prepare(f"create -q -f qcow2 -u -b {backing} -F raw o {length}",
+                  f"io o write -P 0x42 16k 4k; write -P 0x43 {int(length[:-1]) - 1}{length[-1]} 1k")
+        p.same("commit", *words)
+        for name in ("disk", "a:b"):
+            same_bytes(p, name)
+        p.same("map", "--output=json", "-U", "o")
+
+
+def same_bytes(p, name):
+    ours, theirs = ((side / name).read_bytes() for side in (p.ours, p.theirs))
+    if ours != theirs:
+        at = next((i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), None)
+        raise Fault(f"{name}: {len(ours)} bytes, not {len(theirs)}; they differ from byte {at} on")
+
+
+@case
+def commit_base_names(p, long):
+    """-b: any path to the file; with a protocol, as the chain has it."""
+    json_name = "json:" + window(262144)
+    for backing, names in (
+            ("disk", ["disk", "./disk", "{}/disk", "sub/../disk", "link", "hard", "file:disk", "nope", "b"]),
+            ("{}/disk", ["disk", "./disk", "{}/disk", "link"]), ("./disk", ["disk", "{}/disk"]),
+            ("link", ["disk", "link"]), ("file:disk", ["disk", "file:disk"]),
+            (json_name, [json_name, "disk", "json: " + window(262144), "json:" + window(0)]),
+            ("./a:b", ["./a:b", "{}/a:b", "a:b", "file:a:b"]), ("file:a:b", ["file:a:b", "./a:b"])):
+        for name in names:
+            windows(p)
+            for side in (p.ours, p.theirs):
+                (side / "sub").mkdir()
+                (side / "link").symlink_to("disk")
+                (side / "hard").hardlink_to(side / "disk")
+                run([REFERENCE, "create", "-q", "-f", "qcow2", "-b", backing.replace("{}", str(side)),
+                     "-F", "raw", "b"], side, check=True)
+                run([REFERENCE, "create", "-q", "-f", "qcow2", "-b", "b", "-F", "qcow2", "c"], side, check=True)
+                run(["qemu-io", "-c", "write -P 0x42 8k 4k", "c"], side, check=True)
+            each(p, "commit", "-q", "-b", name, "c")
+            for file in ("disk", "a:b"):
+                same_bytes(p, file)
+            each(p, "map", "--output=json", "c")
+
+
+def each(p, *words):
+    """Both with the same words, in which {} is each one's folder; the statuses."""
+    ours, theirs = (run([program, *(word.replace("{}", str(side)) for word in words)], side)
+                    for program, side in ((p.program, p.ours), (REFERENCE, p.theirs)))
+    if ours[0] != theirs[0]:
+        raise Fault(f"{words}: status {ours[0]}, not {theirs[0]}: {(ours[2] or theirs[2]).strip()[:300]}")
+
+
+@case
+def rebase_windows(p, long):
+    """Two parts of a file are two backing files, two names of a file are one."""
+    first, second = ("json:" + window(offset) for offset in (0, 262144))
+    for old, new, form in ((first, second, "raw"), (second, first, "raw"), (first, first, "raw"),
+                           ("disk", second, "raw"), (first, "disk", "raw"), ("disk", "./disk", "raw"),
+                           ("disk", "a:b", "raw"), ("disk", "file:a:b", "raw"),
+                           ("image", "image", "raw"), ("image", "./image", "raw")):
+        windows(p)
+        p.prepare("create -q -f qcow2 image 256k", "io image write -P 0x49 0 64k",
+                  ["create", "-q", "-f", "qcow2", "-u", "-b", old, "-F", "qcow2" if old == "image" else "raw",
+                   "o", "256k"], "io o write -P 0x42 64k 4k")
+        run([REFERENCE, "convert", "-O", "raw", "o", "before"], p.ours, check=True)
+        # qemu-img takes the image of the chain for the new one, whatever format -F says.
+        call = p.ferry if new.endswith("image") else p.same
+        if new == "a:b":
+            p.same("rebase", "-b", new, "-F", form, "o")
+            continue
+        call("rebase", "-b", new, "-F", form, "o")
+        run([REFERENCE, "convert", "-O", "raw", "o", "after"], p.ours, check=True)
+        if (p.ours / "before").read_bytes() != (p.ours / "after").read_bytes():
+            raise Fault(f"from {old} to {new}: the guest sees something else")
+        if call == p.same:
+            p.same("map", "--output=json", "o")
+
+
+@case
+def names(p, long):
+    """What an image is called: plain if that opens the same, else with all its options."""
+    windows(p)
+    p.prepare("create -q -f qcow2 q 1M", "create -q -f qcow2 -b q -F qcow2 o",
+              ["create", "-q", "-f", "qcow2", "-b", "json:" + window(262144), "-F", "raw", "w"],
+              "create -q -f qcow2 -b file:a:b -F raw colon", "create -q -f qcow2 -o data_file=d.raw d 1M")
+    disk = '{"driver":"file","filename":"disk"}'
+    debug = '{"driver":"blkdebug","image":%s}' % disk
+    for name in ("disk", "./disk", "file:disk", "file:./disk", "file:a:b", "./a:b", "null-co://",
+                 "blkdebug::disk", "blkdebug::q", "colon", "w", "d"):
+        # qemu-img has no dirty-flag for null-co.
+        for output in ("human",) if "null-co" in name else ("human", "json"):
+            p.same("info", "-U", f"--output={output}", name)
+            p.same("info", "-U", "--backing-chain", f"--output={output}", name)
+    for text in (window(262144), '{"driver":"raw","offset":"256k","file.filename":"disk"}',
+                 '{"driver":"raw","file":%s}' % disk, '{"driver":"raw","size":512,"file":%s}' % debug,
+                 '{"driver":"raw","file":%s}' % debug, debug, '{"driver":"null-co","size":1024}',
+                 '{"driver":"null-co","read-zeroes":true}', '{"driver":"null-co","latency-ns":10}',
+                 '{"driver":"raw","file":{"driver":"null-co","size":1024,"read-zeroes":true}}',
+                 '{"driver":"raw","file":' + window(512, 1024) + "}",
+                 '{"driver":"qcow2","backing":null,"file.filename":"o"}',
+                 '{"driver":"qcow2","lazy-refcounts":true,"file.filename":"q"}',
+                 '{"driver":"qcow2","file":{"driver":"raw","offset":0,"file.filename":"o"}}',
+                 '{"driver":"raw","file.filename":"a/b:c"}', '{"driver":"raw","file.filename":"file:disk"}'):
+        for output in ("human",) if "null-co" in text else ("human", "json"):
+            p.same("info", "-U", "--backing-chain", f"--output={output}", "json:" + text, stderr="same")
+    for text in ("driver=raw,offset=256k,file.filename=disk", "driver=raw,file.filename=disk",
+                 "driver=raw,offset=0,size=512,file.filename=disk", "driver=file,filename=disk",
+                 "driver=raw,file.driver=raw,file.offset=4k,file.file.filename=disk",
+                 "driver=qcow2,file.filename=o,lazy-refcounts=on"):
+        p.same("info", "--image-opts", text)
+    p.same("check", "--output=json", "file:q")
+    p.same("map", "-f", "raw", "file:a:b")
+    # A plain name would open something else, though qemu-img gives one.
+    if "image: ./a:b\n" not in p.ferry("info", "--image-opts", "driver=raw,file.filename=a:b")[1]:
+        raise Fault("a:b is called like a protocol")
+
+
+@case
+def json_names(p, long):
+    """QEMU's JSON: strings also in single quotes, spaces around, drivers of files left out."""
+    windows(p)
+    p.prepare("create -q -f qcow2 q 1M", ["create", "-q", "-f", "qcow2", "-u", "-b",
+                                          "json:{'driver':'raw','offset':4096,'file.filename':'disk'}", "-F", "raw",
+                                          "o", "64k"],
+              ["create", "-q", "-f", "qcow2", "-u", "-b", 'json:{"driver":"qcow2","file.filename":"q"}', "-F",
+               "raw", "as-raw", "64k"])
+    for text in ("{'driver':'qcow2','file.filename':'q'}", ' {"driver":"qcow2","file.filename":"q"} ',
+                 "\t\n{'driver' : \"qcow2\",\n'file' : {'driver':'file','filename':'q'}}",
+                 "{'driver':'raw','file.filename':'it\\'s \"this\"'}", '{"driver":"raw","file.filename":"it\\\'s"}',
+                 "{'driver':'raw','file.filename':'\\u0071'}", "{'driver':'raw','file.filename':'q}", "{'driver'",
+                 "{'driver':'raw','file.filename':'q'} x", "{'driver':'raw','driver':'raw','file.filename':'q'}",
+                 "{'a':'\\x'}", "['q']", "", " ", "q", "{}"):
+        p.same("info", "json:" + text)
+    for name in ("o", "as-raw"):
+        p.same("convert", "-O", "raw", name, "x")
+        same_bytes(p, "x")
+
+
+@case
+def backing_options(p, long):
+    """Options of a backing file that is not there, or is not opened, are refused."""
+    windows(p)
+    p.prepare("create -q -f qcow2 q 1M", "create -q -f qcow2 -b q -F qcow2 o")
+    for command in (["info"], ["convert", "-O", "raw"], ["check"], ["rebase", "-u", "-b", "", "--"]):
+        for name in ("q", "o"):
+            for option in ("backing.driver=raw", "backing.driver=raw,backing.file.filename=disk",
+                           "backing.file.filename=q", "backing.offset=512", "backing=nope"):
+                if name == "q" and option == "backing.file.filename=q":
+                    continue  # without a format: looked at by qemu-img, refused by ferry
+                words = [command[0], "--image-opts", *command[1:], f"driver=qcow2,file.filename={name},{option}"]
+                p.same(*words, *(["x"] if command[0] == "convert" else []))
+
+
+@case
+def odd_names(p, long):
+    """Names that are no UTF-8, in JSON."""
+    windows(p)
+    for name in (b"\xff\xfe", b"a\xc3\xa4", b"\xed\xa0\x80x", b"\xef\xbf\xbe", b"\xf0\x9f\x98\x80",
+                 b"\xe2\x82", b"\x80\x80z", b"\xf4\x90\x80\x80", b"\xfc\x80\x80\x80\x80\x80", b'\t\n"\\'):
+        path = os.fsdecode(name)
+        for side in (p.ours, p.theirs):
+            run(["cp", "disk", path], side, check=True)
+            run([REFERENCE, "create", "-q", "-f", "qcow2", "-u", "-b", path, "-F", "raw", "o", "1M"], side,
+                check=True)
+        p.same("info", "-f", "raw", "--output=json", path)
+        p.same("info", "--output=json", "o")
+        p.same("info", "--image-opts", "driver=raw,offset=512,file.filename=" + path)
 
 
 @case

@@ -38,7 +38,7 @@ static bool is_same_file(const struct opening *a, const struct opening *b)
     return *a->filename && !strcmp(a->filename, b->filename);
 }
 
-static bool begin_opening(struct opening *o, const char *filename, struct error **errp)
+static bool describe_opening(struct opening *o, const char *filename, struct error **errp)
 {
     *o = (struct opening){.filename = filename, .above = innermost};
     o->has_stat = stat(filename, &o->stat) == 0;
@@ -57,7 +57,6 @@ static bool begin_opening(struct opening *o, const char *filename, struct error 
             return false;
         }
     }
-    innermost = o;
     return true;
 }
 
@@ -80,7 +79,7 @@ static void add_missing(struct options *opts, const char *prefix, const struct o
     for (size_t i = 0; i < options_count(from); i++) {
         autofree char *key = xasprintf("%s%s", prefix, options_key(from, i));
         if (!options_has(opts, key)) {
-            options_set(opts, key, options_value(from, i));
+            options_copy(opts, key, from, i);
         }
     }
 }
@@ -93,7 +92,7 @@ static bool name_backing(struct block_node *node, struct options *opts, struct e
     const struct qcow2_state *s = qcow2_of(node);
     bool is_json = !strncmp(s->backing_name, "json:", strlen("json:"));
 
-    autofree char *path = block_image_backing_path(node->filename, s->backing_name, errp);
+    autofree char *path = block_node_backing_path(node, s->backing_name, errp);
     struct options *named = path ? block_filename_parse(path, errp) : NULL;
     if (!named) {
         error_prepend(errp, "Could not open backing file of '%s': ", node->filename);
@@ -119,44 +118,80 @@ static bool name_backing(struct block_node *node, struct options *opts, struct e
         options_free(named);
         return false;
     }
-    add_missing(opts, is_root || (driver && driver->is_protocol) ? "backing." : "backing.file.",
-                named);
-    if (!options_has(opts, "backing.driver")) {
+    /* The image's word for the format is more than that of the JSON in it. */
+    if (format && !options_has(opts, "backing.driver")) {
         options_set(opts, "backing.driver", format);
     }
+    add_missing(opts, is_root || (driver && driver->is_protocol) ? "backing." : "backing.file.",
+                named);
     options_free(named);
     return true;
 }
 
-bool qcow2_open_backing(struct block_node *node, struct options *opts, struct error **errp)
+/* Nothing that was said of a backing file goes unheard. */
+static bool refuse_backing_options(const struct options *opts, struct error **errp)
 {
-    const struct qcow2_state *s = qcow2_of(node);
-    const char *reference = options_get(opts, "backing");
+    for (size_t i = 0; i < options_count(opts); i++) {
+        const char *key = options_key(opts, i);
+        if (!strcmp(key, "backing") || !strncmp(key, "backing.", strlen("backing."))) {
+            error_set(errp,
+                      "The option '%s' has no place here: the image is opened without a backing "
+                      "file",
+                      key);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool open_backing(struct block_node *node, struct options *opts, bool is_complete,
+                         struct error **errp)
+{
     struct opening opening;
 
-    if (reference && !*reference) {
-        options_unset(opts, "backing");
-        return true;
-    }
-    if (!reference && node->flags & BLOCK_OPEN_NO_BACKING) {
-        options_free(options_take_prefix(opts, "backing"));
-        return true;
-    }
-    bool is_complete = reference || options_has(opts, "backing.file") ||
-                       has_prefix(opts, "backing.file.") || options_has(opts, "backing.filename");
-    if (!is_complete && !s->backing_name && !has_prefix(opts, "backing.")) {
-        return true;
-    }
-    if (!begin_opening(&opening, node->filename, errp)) {
+    if (!describe_opening(&opening, node->filename, errp)) {
         return false;
     }
-    bool ok = is_complete || !s->backing_name || name_backing(node, opts, errp);
+    innermost = &opening;
+    bool ok = is_complete || name_backing(node, opts, errp);
     if (ok && !block_node_open_child(node, opts, "backing", BLOCK_CHILD_BACKING, errp)) {
         error_prepend(errp, "Could not open backing file of '%s': ", node->filename);
         ok = false;
     }
     innermost = opening.above;
     return ok;
+}
+
+bool qcow2_open_backing(struct block_node *node, struct options *opts, struct error **errp)
+{
+    const struct qcow2_state *s = qcow2_of(node);
+    const char *reference = options_get(opts, "backing");
+    bool has_options = has_prefix(opts, "backing.");
+
+    node->named_backing = s->backing_name ? xstrdup(s->backing_name) : NULL;
+    if (reference && !*reference) {
+        options_unset(opts, "backing");
+        return refuse_backing_options(opts, errp);
+    }
+    if (node->flags & BLOCK_OPEN_NO_BACKING) {
+        return refuse_backing_options(opts, errp);
+    }
+    if (!reference && !s->backing_name && !has_options) {
+        return true;
+    }
+    bool is_complete = reference || !s->backing_name || options_has(opts, "backing.file") ||
+                       has_prefix(opts, "backing.file.") || options_has(opts, "backing.filename");
+    if (!reference && s->backing_format && is_complete && !options_has(opts, "backing.driver")) {
+        options_set(opts, "backing.driver", s->backing_format);
+    }
+    if (!open_backing(node, opts, is_complete, errp)) {
+        return false;
+    }
+    if (!reference && !has_options) {
+        free(node->named_backing);
+        node->named_backing = xstrdup(node->backing->filename);
+    }
+    return true;
 }
 
 /* ---- data file ------------------------------------------------------------------------------- */
@@ -179,7 +214,7 @@ static bool name_data_file(struct block_node *node, struct options *opts, struct
                   node->filename, name);
         return false;
     }
-    autofree char *path = block_image_backing_path(node->filename, name, errp);
+    autofree char *path = block_node_backing_path(node, name, errp);
     struct options *named = path ? block_filename_parse(path, errp) : NULL;
     if (!named) {
         return false;

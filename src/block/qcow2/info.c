@@ -1,21 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /* What an image is like, as QMP's ImageInfoSpecificQCow2 says it. */
 #include "base/alloc.h"
+#include "base/utf8.h"
 #include "block/qcow2/bitmap.h"
 
-/* Names are whatever the image has: what is no UTF-8 is told with question marks. */
+/* Names are whatever the image has. */
 static json_t *text_of(const char *name)
 {
-    json_t *text = json_string(name);
+    autofree char *text = utf8_repair(name);
 
-    if (!text) {
-        autofree char *copy = xstrdup(name);
-        for (char *p = copy; *p; p++) {
-            *p = *p & 0x80 ? '?' : *p;
-        }
-        text = json_string(copy);
-    }
-    return text;
+    return json_string(text);
 }
 
 static json_t *bitmap_list(const struct qcow2_state *s)

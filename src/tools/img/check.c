@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/utf8.h"
 #include "tools/common/tool.h"
 #include "tools/img/img.h"
 
@@ -73,7 +74,8 @@ static void set_if(json_t *object, const char *key, uint64_t value)
 
 static void print_json(const struct block_check_result *r, const char *filename, const char *format)
 {
-    json_t *object = json_object(), *name = json_string(filename);
+    autofree char *name = utf8_repair(filename);
+    json_t *object = json_object();
 
     set_if(object, "image-end-offset", r->image_end_offset);
     set_if(object, "total-clusters", r->total_clusters);
@@ -85,7 +87,7 @@ static void print_json(const struct block_check_result *r, const char *filename,
     set_if(object, "allocated-clusters", r->allocated_clusters);
     set_if(object, "fragmented-clusters", r->fragmented_clusters);
     set_if(object, "compressed-clusters", r->compressed_clusters);
-    json_object_set_new(object, "filename", name ? name : json_string("?"));
+    json_object_set_new(object, "filename", json_string(name));
     json_object_set_new(object, "format", json_string(format));
     img_print_json(object);
 }
@@ -148,7 +150,7 @@ static int check_image(struct check *c, struct block_backend *be, const char *fi
         return EXIT_FAILURE;
     }
     if (json && !c->common.quiet) {
-        print_json(&c->result, *node->filename ? node->filename : filename, node->driver->name);
+        print_json(&c->result, filename, node->driver->name);
     } else if (prints) {
         print_human(&c->result);
     }

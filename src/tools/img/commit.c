@@ -2,8 +2,9 @@
 /*
  * ferry-img commit: what an image changed goes into its backing file, or one further down.
  *
- * The chain is cut above the base, which is then opened anew, to be written: so nobody reads through
- * nodes whose contents change.
+ * The chain is cut above the base, so nobody reads through nodes whose contents change. The base is the
+ * node that was below, made writable: no name says as exactly as the node itself what it is (a window
+ * of a file, a filter's target, options that the user gave).
  *
  *   top --backing--> middle --backing--> base          top --backing--> middle     base (written)
  */
@@ -15,6 +16,8 @@
 
 #include "base/alloc.h"
 #include "base/range.h"
+#include "block/filename.h"
+#include "block/name.h"
 #include "tools/common/signals.h"
 #include "tools/common/tool.h"
 #include "tools/img/convert.h"
@@ -32,11 +35,35 @@ struct commit {
 
 /* ---- the chain ------------------------------------------------------------------------------- */
 
-static bool is_named(const struct block_node *node, const char *name, const char *folder_of)
+static bool is_same_path(const char *a, const char *b)
 {
-    autofree char *path = block_image_backing_path(folder_of, name, NULL);
+    autofree char *x = realpath(a, NULL), *y = realpath(b, NULL);
 
-    return !strcmp(node->filename, name) || (path && !strcmp(node->filename, path));
+    return x && y && !strcmp(x, y);
+}
+
+/* The name means the image below `overlay`: as a path that leads to the same file, or else, with a
+ * protocol, exactly as it is written in the overlay. With a backing file by the user's options, only the
+ * node's own name does. */
+static bool is_named(struct block_node *overlay, const char *name)
+{
+    const char *below = block_node_skip_filters(overlay->backing)->filename;
+    struct block_image_info info;
+    bool is_named = false;
+
+    if (block_name_overrides_backing(overlay)) {
+        return !strcmp(name, below);
+    }
+    block_image_info(overlay, &info);
+    const char *written = info.backing_filename, *full = info.full_backing_filename;
+    if (written && (block_filename_has_protocol(name) || block_filename_has_protocol(written))) {
+        is_named = !strcmp(name, written) || (full && !strcmp(name, full));
+    } else if (full) {
+        autofree char *path = block_node_backing_path(overlay, name, NULL);
+        is_named = path && is_same_path(path, full);
+    }
+    block_image_info_free(&info);
+    return is_named;
 }
 
 /* The node whose backing file is the base, or NULL and *errp. */
@@ -52,8 +79,7 @@ static struct block_node *find_overlay(const struct commit *c, struct block_node
     }
     for (struct block_node *node = top; node && node->backing;
          node = block_node_skip_filters(node->backing)) {
-        struct block_node *base = block_node_skip_filters(node->backing);
-        if (is_named(base, c->base, top->filename)) {
+        if (is_named(node, c->base)) {
             return node;
         }
     }
@@ -61,26 +87,26 @@ static struct block_node *find_overlay(const struct commit *c, struct block_node
     return NULL;
 }
 
-/* Cuts the chain below `overlay` and opens what was there for writing. */
-static struct block_backend *reopen_base(const struct commit *c, struct block_node *overlay,
-                                         struct error **errp)
+/* Makes what is below `overlay` writable and cuts the chain above it. In this order, so that at no time
+ * others could take the base's files for unused. */
+static struct block_backend *take_base(struct block_backend *top, struct block_node *overlay,
+                                       struct error **errp)
 {
     struct block_node *base = block_node_skip_filters(overlay->backing);
-    autofree char *filename = xstrdup(base->filename);
-    const char *format = base->driver->name;
+    struct block_backend *be = NULL;
 
-    if (!block_node_set_backing(overlay, NULL, errp)) {
-        return NULL;
+    block_node_ref(base);
+    if (block_node_reopen(base, base->flags | BLOCK_OPEN_RDWR | BLOCK_OPEN_UNMAP, errp) &&
+        block_node_set_backing(overlay, NULL, errp)) {
+        be = backend_attach(base->name, tool_name(), true, false, errp);
     }
-    return img_open(
-        &(struct img_open){
-            .filename = filename,
-            .format = format,
-            .cache = c->cache,
-            .writable = true,
-            .flags = BLOCK_OPEN_UNMAP,
-        },
-        errp);
+    if (be) {
+        backend_set_write_cache(be, backend_write_cache(top));
+    } else {
+        error_prepend(errp, "Could not write to the backing file '%s': ", base->filename);
+    }
+    block_node_unref(base);
+    return be;
 }
 
 /* ---- copying --------------------------------------------------------------------------------- */
@@ -158,7 +184,7 @@ static bool commit(struct commit *c, struct block_backend *be, const char *filen
                   top->driver->name, filename);
         return false;
     }
-    struct block_backend *base = reopen_base(c, overlay, errp);
+    struct block_backend *base = take_base(be, overlay, errp);
     if (!base) {
         return false;
     }

@@ -8,6 +8,7 @@
 
 #include "base/alloc.h"
 #include "base/range.h"
+#include "base/utf8.h"
 #include "tools/common/json_text.h"
 #include "tools/common/tool.h"
 #include "tools/img/img.h"
@@ -52,7 +53,7 @@ static struct described *describe(const struct img_open *how, struct error **err
     }
     struct block_node *node = backend_root(be);
     struct described *d = xnew(struct described);
-    d->filename = xstrdup(*node->filename ? node->filename : how->filename);
+    d->filename = xstrdup(node->filename);
     d->format = xstrdup(node->driver->name);
     block_image_info(node, &d->info);
     if (img_ops(node)->snapshot_list) {
@@ -179,9 +180,9 @@ static void print_human(const struct described *d)
 static void set_string(json_t *object, const char *key, const char *value)
 {
     if (value) {
-        /* File names need not be UTF-8, JSON does. */
-        json_t *string = json_string(value);
-        json_object_set_new(object, key, string ? string : json_string("?"));
+        /* File names need not be UTF-8, JSON is. */
+        autofree char *text = utf8_repair(value);
+        json_object_set_new(object, key, json_string(text));
     }
 }
 

@@ -14,6 +14,7 @@
 #include "aio/coroutine.h"
 #include "base/alloc.h"
 #include "base/range.h"
+#include "block/name.h"
 #include "tools/common/progress.h"
 #include "tools/common/signals.h"
 #include "tools/common/tool.h"
@@ -244,7 +245,7 @@ static bool open_new(struct rebase *r, struct error **errp)
     if (!r->new_backing || !*r->new_backing) {
         return true;
     }
-    autofree char *path = block_image_backing_path(top->filename, r->new_backing, errp);
+    autofree char *path = block_node_backing_path(top, r->new_backing, errp);
     if (!path) {
         return false;
     }
@@ -262,7 +263,7 @@ static bool open_new(struct rebase *r, struct error **errp)
     }
     for (struct block_node *node = top->backing; node; node = node->backing) {
         node = block_node_skip_filters(node);
-        if (!strcmp(node->filename, img_format_node(r->new)->filename)) {
+        if (block_name_is_same(node, img_format_node(r->new))) {
             r->shared = node;
         }
     }

@@ -224,9 +224,16 @@ static bool disk_reopen(struct block_node *node, unsigned flags, struct error **
     return !refuses;
 }
 
+/* As a file here, so that images on it can have backing files beside it. */
+static char *disk_plain_name(const struct block_node *node, bool has_options)
+{
+    return xstrdup("disk");
+}
+
 static const struct block_driver driver = {
     .name = "disk",
     .is_protocol = true,
+    .plain_name = disk_plain_name,
     .supported_flags = BLOCK_REQ_FUA,
     .open = disk_open,
     .reopen = disk_reopen,
