@@ -24,6 +24,8 @@ struct burst {
         uint64_t offset;
     } ones[BURST];
     _Atomic(unsigned) pending;
+    _Atomic(bool)
+        is_submitted; /* the loop makes no more requests, which would take the connection */
 };
 
 static struct burst bursts[BURSTS];
@@ -80,6 +82,7 @@ static void submit(void *opaque)
     for (unsigned i = 0; i < BURST; i++) {
         coroutine_enter(coroutine_new(co_one, &burst->ones[i]));
     }
+    atomic_store(&burst->is_submitted, true);
 }
 
 static _Atomic(bool) may_return;
@@ -119,6 +122,11 @@ static bool is_done(void *opaque)
     return atomic_load(&((struct burst *)opaque)->pending) == 0;
 }
 
+static bool is_submitted(void *opaque)
+{
+    return atomic_load(&((struct burst *)opaque)->is_submitted);
+}
+
 static void wait_until(bool (*fn)(void *opaque), void *opaque)
 {
     int64_t deadline = clock_get_ns(AIO_CLOCK_RT) + 20 * NS_PER_SEC;
@@ -144,8 +152,10 @@ static void moves(void **state)
 
         wait_until(is_done, burst);
         atomic_store(&burst->pending, BURST);
+        atomic_store(&burst->is_submitted, false);
         atomic_store(&may_return, false);
         aio_call(loop, i % 3 < 2 ? submit : submit_and_linger, burst);
+        wait_until(is_submitted, burst);
         wait_until(i % 3 < 2 ? is_owned_by : is_between, loop);
         atomic_store(&may_return, true);
         if (i % 3 > 0) {
