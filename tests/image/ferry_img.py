@@ -1104,7 +1104,7 @@ def hostile(p, long):
         elif command[0] == "measure":
             words = ["measure", "-O", "qcow2", "-f", "qcow2", "bad.qcow2"]
         status, _, err = run([p.program, *words], p.ours, timeout=60)
-        if status not in (0, 1, 2, 3, 63):
+        if status not in (0, 1, 2, 3, 63) and (command[0], status) != ("compare", 4):
             shutil.copy(p.ours / "bad.qcow2", p.ours.parent / f"bad-{number}.qcow2")
             raise Fault(f"image {number}, {' '.join(words)}: status {status}: {err[-300:]}")
 
