@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The device with real threads around it: a vCPU that does I/O and looks at the used ring only when
- * it was interrupted, or (spins) one that mostly looks by itself, another that masks and unmasks vectors all the time, the main loop, and an
- * iothread. An interrupt or a doorbell that gets lost is a time-out; ThreadSanitizer watches.
+ * it was interrupted, or (spins) one that mostly looks by itself, another that masks and unmasks
+ * vectors all the time, the main loop, and an iothread. An interrupt or a doorbell that gets lost is a
+ * time-out; ThreadSanitizer watches.
  */
 #include <linux/pci_regs.h>
 #include <pthread.h>
@@ -301,16 +302,22 @@ static void start_held_request(struct blk_request *r)
     assert_true(rig_wait(loop_is_held, NULL));
 }
 
-static void test_msix_off_at_the_interrupt(void **state)
+/* A started device with MSI-X on. Returns the configuration address of MSI-X's flags. */
+static unsigned start_in_iothread(void)
 {
-    uint32_t head, written;
-
     rig_init(true);
     blk_add_fake_disk("");
     rig_object("iothread,id=io0");
     blk_add_device(&driver, ",iothread=io0");
     vdriver_start(&driver, 0, 16, true);
-    unsigned flags = driver.msix_capability + PCI_MSIX_FLAGS;
+    return driver.msix_capability + PCI_MSIX_FLAGS;
+}
+
+static void test_msix_off_at_the_interrupt(void **state)
+{
+    uint32_t head, written;
+
+    unsigned flags = start_in_iothread();
     struct blk_request r = blk_request(VIRTIO_BLK_T_IN, 7, 512);
     start_held_request(&r);
     guest_config_write(BLK_DEVFN, flags, 0, 2);
@@ -339,12 +346,7 @@ static void test_msix_off_at_the_interrupt(void **state)
 /* The same at any moment, as it happens. */
 static void test_msix_off_under_io(void **state)
 {
-    rig_init(true);
-    blk_add_fake_disk("");
-    rig_object("iothread,id=io0");
-    blk_add_device(&driver, ",iothread=io0");
-    vdriver_start(&driver, 0, 16, true);
-    unsigned flags = driver.msix_capability + PCI_MSIX_FLAGS;
+    unsigned flags = start_in_iothread();
     struct blk_request r = blk_request(VIRTIO_BLK_T_IN, 7, 512);
     for (unsigned i = 0; i < 2000; i++) {
         uint32_t head, written;
