@@ -300,6 +300,18 @@ static void restart(struct block_node *node)
     }
 }
 
+/* It could be opened so, but its length does not fit. */
+static void undo_reopen(struct block_node *node, unsigned flags, const unsigned *old_below)
+{
+    struct error *err = NULL;
+
+    if (!reopen_driver(node, flags, &err)) {
+        error_report(err);
+    }
+    set_flags(node, flags);
+    undo_children(node, NULL, old_below);
+}
+
 bool block_node_reopen(struct block_node *node, unsigned flags, struct error **errp)
 {
     unsigned old = node->flags;
@@ -330,5 +342,9 @@ bool block_node_reopen(struct block_node *node, unsigned flags, struct error **e
         return false;
     }
     set_flags(node, flags);
+    if (!block_node_may_grow(node) && !block_node_check_length(node, errp)) {
+        undo_reopen(node, old, old_below);
+        return false;
+    }
     return true;
 }

@@ -268,15 +268,24 @@ static bool file_reopen(struct block_node *node, unsigned flags, struct error **
     }
     int fd_flags = fcntl(fd, F_GETFL);
     fcntl(fd, F_SETFL, fd_flags & ~O_NONBLOCK);
-    if (s->has_locks &&
-        !file_lock_move(s->fd, old_write, fd, write, node->is_exclusive, node->filename, errp)) {
+    struct file_state as = {
+        .fd = fd,
+        .is_device = s->is_device,
+        .is_direct = flags & BLOCK_OPEN_NOCACHE,
+        .block_size = s->block_size,
+    };
+    if (!file_probe_alignment(&as, node->filename, errp) ||
+        (s->has_locks &&
+         !file_lock_move(s->fd, old_write, fd, write, node->is_exclusive, node->filename, errp))) {
         close(fd);
         return false;
     }
     dup3(fd, s->fd, O_CLOEXEC);
     close(fd);
-    s->is_direct = flags & BLOCK_OPEN_NOCACHE;
-    return file_probe_alignment(s, node->filename, errp);
+    s->is_direct = as.is_direct;
+    s->request_alignment = as.request_alignment;
+    s->memory_alignment = as.memory_alignment;
+    return true;
 }
 
 static int64_t file_length(struct block_node *node)

@@ -119,21 +119,21 @@ static int64_t co_submit_noting_sync(struct file_state *s, enum aio_op op, uint6
     return got;
 }
 
-/* The host transferred less than asked for. Behind the end that the file had when it was opened,
+/* The host transferred less than asked for. Behind the end that the file had when the read began,
  * zeroes are missing; before it, somebody has made the file shorter. */
-static int read_end(const struct file_state *s, uint64_t offset, const struct block_iov *iov,
-                    uint64_t done)
+static int read_end(uint64_t eof, uint64_t offset, const struct block_iov *iov, uint64_t done)
 {
-    if (offset + done < s->eof) {
+    if (offset + done < eof) {
         return -EIO;
     }
     block_iov_zero(iov, done, iov->size - done);
     return 0;
 }
 
-/* Goes on after `got` bytes, or an error. */
+/* Goes on after `got` bytes, or an error. eof: of the file, before the request was made. */
 static int co_transfer_rest(struct file_state *s, enum aio_op op, uint64_t offset,
-                            const struct block_iov *iov, unsigned flags, uint64_t id, int64_t got)
+                            const struct block_iov *iov, unsigned flags, uint64_t id, uint64_t eof,
+                            int64_t got)
 {
     struct iovec vec[REST_IOV];
     uint64_t done = 0;
@@ -148,7 +148,7 @@ static int co_transfer_rest(struct file_state *s, enum aio_op op, uint64_t offse
             return 0;
         }
         if (op == AIO_OP_READ && (!got || done & (s->request_alignment - 1))) {
-            return read_end(s, offset, iov, done);
+            return read_end(eof, offset, iov, done);
         }
         done = align_down(done, s->request_alignment);
         if (done == before) {
@@ -164,12 +164,13 @@ int file_co_preadv(struct block_node *node, uint64_t offset, const struct block_
                    unsigned flags, uint64_t id)
 {
     struct file_state *s = node->state;
+    uint64_t eof = atomic_load_explicit(&s->eof, memory_order_relaxed);
     int64_t got = co_submit_iov(s, AIO_OP_READ, offset, iov, 0, id);
 
     if (__builtin_expect(got == (int64_t)iov->size, 1)) {
         return 0;
     }
-    return co_transfer_rest(s, AIO_OP_READ, offset, iov, 0, id, got);
+    return co_transfer_rest(s, AIO_OP_READ, offset, iov, 0, id, eof, got);
 }
 
 /* Our own writes made the file longer: what is missing before its new end is a hole. */
@@ -198,7 +199,7 @@ static int co_write(struct file_state *s, uint64_t offset, const struct block_io
     int ret = 0;
 
     if (__builtin_expect(got != (int64_t)iov->size, 0)) {
-        ret = co_transfer_rest(s, AIO_OP_WRITE, offset, iov, flags, id, got);
+        ret = co_transfer_rest(s, AIO_OP_WRITE, offset, iov, flags, id, 0, got);
     }
     (ret == 0 ? extend_eof : extend_eof_after_failure)(s, offset + iov->size);
     return ret;
@@ -304,8 +305,7 @@ int file_co_write_zeroes(struct block_node *node, uint64_t offset, uint64_t leng
 
 struct range_call {
     int fd;
-    uint64_t range[2]; /* offset, length; result: start of data or hole */
-    int status;
+    uint64_t range[2]; /* offset, length */
 };
 
 static int discard_in_worker(void *opaque)
@@ -337,15 +337,41 @@ int file_co_discard(struct block_node *node, uint64_t offset, uint64_t length)
 
 /* ---- status ---------------------------------------------------------------------------------- */
 
+struct seek_call {
+    int fd;
+    uint64_t eof;
+    uint64_t range[2]; /* offset, length; result: of what shares the status */
+    int status;
+};
+
+/* A hole that reaches the end of the file, or what lies behind that: zeroes. But where somebody has
+ * made the file shorter, reads fail, and nothing is known. */
+static void seek_end(struct seek_call *call)
+{
+    uint64_t offset = call->range[0];
+    struct stat st;
+
+    call->status = BLOCK_STATUS_ZERO;
+    if (fstat(call->fd, &st) < 0 || (uint64_t)st.st_size >= call->eof) {
+        return;
+    }
+    if (offset < (uint64_t)st.st_size) {
+        call->range[1] = MIN(call->range[1], (uint64_t)st.st_size - offset);
+    } else if (offset < call->eof) {
+        call->status = BLOCK_STATUS_DATA;
+        call->range[1] = MIN(call->range[1], call->eof - offset);
+    }
+}
+
 /* Whether offset lies in a hole, and where that, or the data, ends. */
 static int seek_in_worker(void *opaque)
 {
-    struct range_call *call = opaque;
+    struct seek_call *call = opaque;
     off_t offset = (off_t)call->range[0];
     off_t data = lseek(call->fd, offset, SEEK_DATA);
 
     if (data < 0 && errno == ENXIO) {
-        call->status = BLOCK_STATUS_ZERO; /* a hole up to the end */
+        seek_end(call);
     } else if (data < 0) {
         call->status = BLOCK_STATUS_DATA; /* not known: all is data */
     } else if (data > offset) {
@@ -364,7 +390,8 @@ static int seek_in_worker(void *opaque)
 int file_co_block_status(struct block_node *node, uint64_t offset, uint64_t *length, uint64_t *map)
 {
     const struct file_state *s = node->state;
-    struct range_call call = {.fd = s->fd, .range = {offset, *length}};
+    struct seek_call call = {
+        .fd = s->fd, .eof = atomic_load(&s->eof), .range = {offset, *length}};
 
     *map = offset;
     if (s->is_device) {

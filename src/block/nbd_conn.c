@@ -290,6 +290,7 @@ struct pending {
     struct coroutine *co;
     int error; /* positive errno; constant after the wake */
     bool has_status;
+    uint64_t got; /* bytes of a read */
 };
 
 /* libnbd's handle is locked. After the wake, `pending` may be gone. Returning 1 retires the
@@ -299,8 +300,21 @@ static int on_done(void *opaque, int *error)
     struct pending *pending = opaque;
 
     pending->error = *error;
+    if (pending->request->command == NBD_READ && !*error &&
+        pending->got != pending->request->length) {
+        pending->error = EIO; /* the server calls done what it has sent in part */
+    }
     co_wake(pending->co);
     return 1;
+}
+
+static int on_chunk(void *opaque, const void *data, size_t size, uint64_t offset, unsigned kind,
+                    int *error)
+{
+    struct pending *pending = opaque;
+
+    pending->got += kind == LIBNBD_READ_ERROR ? 0 : size;
+    return 0;
 }
 
 static int on_extents(void *opaque, const char *context, uint64_t offset, uint32_t *entries,
@@ -322,11 +336,12 @@ static int64_t submit(struct nbd_handle *h, struct pending *pending)
 {
     const struct nbd_request *r = pending->request;
     nbd_completion_callback done = {.callback = on_done, .user_data = pending};
+    nbd_chunk_callback chunk = {.callback = on_chunk, .user_data = pending};
     nbd_extent_callback extents = {.callback = on_extents, .user_data = pending};
 
     switch (r->command) {
     case NBD_READ:
-        return nbd_aio_pread(h, r->buffer, r->length, r->offset, done, r->flags);
+        return nbd_aio_pread_structured(h, r->buffer, r->length, r->offset, chunk, done, r->flags);
     case NBD_WRITE:
         return nbd_aio_pwrite(h, r->buffer, r->length, r->offset, done, r->flags);
     case NBD_FLUSH:

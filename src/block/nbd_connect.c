@@ -78,7 +78,6 @@ static bool begin(struct nbd_handle *h, const struct nbd_target *target)
 {
     return set_tls(h, target) && nbd_set_export_name(h, target->export) == 0 &&
            nbd_add_meta_context(h, LIBNBD_CONTEXT_BASE_ALLOCATION) == 0 &&
-           nbd_set_pread_initialize(h, false) == 0 &&
            (target->path ? nbd_aio_connect_unix(h, target->path)
                          : nbd_aio_connect_tcp(h, target->host, target->port)) == 0;
 }

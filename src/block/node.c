@@ -74,6 +74,19 @@ static char *generate_name(void)
 }
 
 /* The name that a new node gets; NULL and an error if it cannot have the one it wants. */
+/* Before the node is opened, and again afterwards: its children have names, too. */
+static bool check_name(const char *name, struct error **errp)
+{
+    if (backend_find(name)) {
+        error_set(errp, "node-name=%s is conflicting with a device id", name);
+    } else if (block_node_find(name)) {
+        error_set(errp, "Duplicate nodes with node-name='%s'", name);
+    } else {
+        return true;
+    }
+    return false;
+}
+
 static char *take_name(struct options *opts, struct error **errp)
 {
     autofree char *name = options_take(opts, "node-name");
@@ -92,15 +105,7 @@ static char *take_name(struct options *opts, struct error **errp)
         error_set(errp, "Node name too long: '%s'; at most %d characters", name, NODE_NAME_MAX);
         return NULL;
     }
-    if (backend_find(name)) {
-        error_set(errp, "node-name=%s is conflicting with a device id", name);
-        return NULL;
-    }
-    if (block_node_find(name)) {
-        error_set(errp, "Duplicate nodes with node-name='%s'", name);
-        return NULL;
-    }
-    return xstrdup(name);
+    return check_name(name, errp) ? xstrdup(name) : NULL;
 }
 
 /* ---- opening --------------------------------------------------------------------------------- */
@@ -173,6 +178,9 @@ void block_node_refresh_limits(struct block_node *node)
     *limits = (struct block_limits){.request_alignment = 1, .memory_alignment = 1};
     if (node->driver->limits) {
         node->driver->limits(node, limits);
+    } else if (node->driver->is_filter) {
+        /* What is no whole block of its child is written from a buffer, and the rest is not. */
+        limits->write_zeroes_alignment = node->file->limits.write_zeroes_alignment;
     }
     assert(is_power_of_2(limits->request_alignment) && is_power_of_2(limits->memory_alignment));
     limits->discard_alignment = MAX(limits->discard_alignment, limits->request_alignment);
@@ -217,8 +225,7 @@ bool block_node_check_length(struct block_node *node, struct error **errp)
     return true;
 }
 
-/* Then what is above it has a say in what its length means. */
-static bool may_grow(const struct block_node *node)
+bool block_node_may_grow(const struct block_node *node)
 {
     return node->driver->allow_growth && node->driver->is_protocol;
 }
@@ -228,7 +235,7 @@ static bool finish_open(struct block_node *node, struct options *opts, struct er
 {
     autofree char *what = xasprintf("block driver '%s'", node->driver->name);
 
-    if (!options_check_used(opts, what, errp)) {
+    if (!options_check_used(opts, what, errp) || !check_name(node->name, errp)) {
         return false;
     }
     int64_t length = node->driver->length(node);
@@ -239,7 +246,7 @@ static bool finish_open(struct block_node *node, struct options *opts, struct er
     atomic_store(&node->length, length);
     block_node_refresh_limits(node);
 
-    return may_grow(node) || block_node_check_length(node, errp);
+    return block_node_may_grow(node) || block_node_check_length(node, errp);
 }
 
 struct block_node *block_node_open(struct options *opts, unsigned flags, struct error **errp)

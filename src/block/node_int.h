@@ -10,6 +10,8 @@ void block_node_refresh_limits(struct block_node *node);
 /* gate_wait_idle(), for requests at the node and below: those that a filter holds back go on. The gates
  * that they came through are closed, or nobody submits there; others may be open. */
 void block_node_wait_idle(struct block_node *node, bool (*idle)(void *opaque), void *opaque);
+/* Then what is above it has a say in what its length means. */
+bool block_node_may_grow(const struct block_node *node);
 /* Lets go of all children. */
 void block_node_drop_children(struct block_node *node);
 

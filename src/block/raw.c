@@ -71,6 +71,12 @@ static bool raw_open(struct block_node *node, struct options *opts, struct error
     return true;
 }
 
+/* A writable child is there already. */
+static bool raw_reopen(struct block_node *node, unsigned flags, struct error **errp)
+{
+    return !(flags & BLOCK_OPEN_RDWR) || block_node_check_length(node->file, errp);
+}
+
 static int64_t raw_length(struct block_node *node)
 {
     return ((struct raw_state *)node->state)->size;
@@ -111,9 +117,15 @@ static int raw_co_truncate(struct block_node *node, uint64_t length, enum block_
 
 static void raw_limits(struct block_node *node, struct block_limits *limits)
 {
+    const struct raw_state *s = node->state;
+    uint32_t zeroes = node->file->limits.write_zeroes_alignment;
+
     /* So that a write to the first sector always comes as a whole. */
     if (node->flags & BLOCK_OPEN_PROBED) {
         limits->request_alignment = SECTOR;
+    }
+    if (!(s->offset & (zeroes - 1))) {
+        limits->write_zeroes_alignment = zeroes;
     }
 }
 
@@ -195,6 +207,7 @@ const struct block_driver block_driver_raw = {
     .supported_flags = BLOCK_REQ_FUA,
     .image = &raw_image_ops,
     .open = raw_open,
+    .reopen = raw_reopen,
     .limits = raw_limits,
     .length = raw_length,
     .allow_growth = raw_allow_growth,

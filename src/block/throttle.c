@@ -21,15 +21,15 @@ static bool throttle_open(struct block_node *node, struct options *opts, struct 
                         "throttle-group,id=ID");
         return false;
     }
+    if (!block_node_open_child(node, opts, "file", BLOCK_CHILD_FILTERED, errp)) {
+        return false;
+    }
     struct throttle_group *group = throttle_group_find(name);
     if (!group) {
         error_set(errp,
                   "Throttle group '%s' does not exist; make it with -object "
                   "throttle-group,id=%s",
                   name, name);
-        return false;
-    }
-    if (!block_node_open_child(node, opts, "file", BLOCK_CHILD_FILTERED, errp)) {
         return false;
     }
     throttle_member_join(&s->member, group);

@@ -33,6 +33,9 @@ struct monitor {
 };
 
 static struct monitor *monitors;
+/* Some commands run the main loop until they are done. Others must not come in between: what a command
+ * has found stays there until it has used it. */
+static bool is_running;
 static const struct monitor_vm_ops *vm_ops;
 
 void monitor_set_vm_ops(const struct monitor_vm_ops *ops)
@@ -52,18 +55,31 @@ static int monitor_can_read(void *opaque)
     struct monitor *monitor = opaque;
 
     /* A client that does not read its answers gets no more commands carried out. */
-    return chardev_writable(monitor->chr) ? READ_MAX : 0;
+    return !is_running && chardev_writable(monitor->chr) ? READ_MAX : 0;
+}
+
+/* What others have sent meanwhile. */
+static void wake_others(const struct monitor *monitor)
+{
+    for (struct monitor *other = monitors; other; other = other->next) {
+        if (other != monitor) {
+            chardev_accept_input(other->chr);
+        }
+    }
 }
 
 static void monitor_read(void *opaque, const uint8_t *buf, size_t len)
 {
     struct monitor *monitor = opaque;
 
+    is_running = true;
     if (monitor->qmp) {
         qmp_session_input(monitor->qmp, (const char *)buf, len);
     } else {
         qtest_session_input(monitor->qtest, (const char *)buf, len);
     }
+    is_running = false;
+    wake_others(monitor);
 }
 
 static void monitor_event(void *opaque, enum chardev_event event)

@@ -15,6 +15,8 @@
 #include <unistd.h>
 
 #include "base/range.h"
+#include "block/iov.h"
+#include "block/node.h"
 #include "kit.h"
 
 static const char *const engines[] = {"threads", "io_uring"};
@@ -485,6 +487,132 @@ static void zeroes_discard_and_status(void **state)
     assert_int_equal(block_run(co_status, &s), BLOCK_STATUS_EOF);
 }
 
+/* Zeroes that are no whole blocks of what is below: their ends are written, the rest is not. */
+static void zeroes_of_parts(void **state)
+{
+    static uint8_t buffer[MiB];
+    struct stat st;
+
+    kit_make_file("parts", MiB);
+    struct block_backend *be =
+        kit_drive("driver=raw,file.driver=blkdebug,file.align=4096,file.image.driver=file,"
+                  "file.image.filename=parts,if=none,discard=unmap");
+    assert_int_equal(kit_zero(be, 512, MiB - 1024, BLOCK_REQ_MAY_UNMAP), 0);
+    assert_int_equal(kit_read(be, 0, buffer, MiB), 0);
+    for (unsigned i = 0; i < MiB; i++) {
+        assert_int_equal(buffer[i], i < 512 || i >= MiB - 512 ? kit_pattern(i) : 0);
+    }
+    assert_int_equal(stat("parts", &st), 0);
+    assert_true(st.st_blocks * 512 <= 256 * KiB);
+}
+
+/* A file that somebody has made shorter: what is missing is not known to be zeroes. */
+static void status_of_shrunk_file(void **state)
+{
+    kit_make_file("shrunk", MiB);
+    struct block_backend *be = kit_drive("file=shrunk,format=raw,if=none,discard=unmap");
+    assert_int_equal(kit_zero(be, 64 * KiB, MiB - 64 * KiB, BLOCK_REQ_MAY_UNMAP), 0);
+    assert_int_equal(truncate("shrunk", 256 * KiB), 0);
+    struct status s = {backend_root(be), 128 * KiB, MiB, 0};
+    bool has_holes = block_run(co_status, &s) & BLOCK_STATUS_ZERO;
+    assert_true(!has_holes || s.length == 128 * KiB);
+    s = (struct status){backend_root(be), 256 * KiB, MiB, 0};
+    int status = block_run(co_status, &s);
+    assert_true(status & BLOCK_STATUS_DATA && !(status & BLOCK_STATUS_ZERO));
+    assert_int_equal(s.length, MiB - 256 * KiB);
+}
+
+/* ---- reads at the end ------------------------------------------------------------------------ */
+
+struct at_end {
+    struct block_node *node;
+    uint64_t offset;
+    _Atomic(bool) done;
+    int ret;
+    _Alignas(4096) uint8_t buffer[4096];
+};
+
+static void co_read_behind(void *opaque)
+{
+    struct at_end *a = opaque;
+    struct iovec vec = {a->buffer, sizeof(a->buffer)};
+    struct block_iov iov = {.iov = &vec, .niov = 1, .size = sizeof(a->buffer)};
+
+    a->ret = a->node->driver->co_preadv(a->node, a->offset, &iov, 0, 0);
+    atomic_store(&a->done, true);
+}
+
+static void co_write_behind(void *opaque)
+{
+    struct at_end *a = opaque;
+    struct iovec vec = {a->buffer, sizeof(a->buffer)};
+    struct block_iov iov = {.iov = &vec, .niov = 1, .size = sizeof(a->buffer)};
+
+    a->ret = a->node->driver->co_pwritev(a->node, a->offset, &iov, 0, 0);
+    atomic_store(&a->done, true);
+}
+
+/* What an unaligned write reads behind the end is zeroes, also if another loop makes the file longer
+ * before the read is seen to be done. */
+static void growth_beside_a_read(void **state)
+{
+    static struct at_end reader, writer;
+
+    if (!kit_has_direct()) {
+        skip();
+    }
+    FOR_EACH_ENGINE(aio)
+    {
+        struct kit_thread *thread = kit_thread_start(AIO_LOOP_AUTO);
+        kit_make_file("grows", 4096);
+        kit_drive("driver=raw,file.driver=file,file.filename=grows,file.node-name=grows,if=none,"
+                  "file.aio=%s,cache=none",
+                  aio);
+        reader = (struct at_end){.node = block_node_find("grows"), .offset = 4096};
+        writer = (struct at_end){.node = reader.node, .offset = 16384};
+        memset(reader.buffer, 1, sizeof(reader.buffer));
+        coroutine_enter(coroutine_new(co_read_behind, &reader));
+        usleep(20000);
+        aio_call_co(kit_thread_loop(thread), co_write_behind, &writer);
+        while (!atomic_load(&writer.done)) {
+            usleep(100);
+        }
+        while (!atomic_load(&reader.done)) {
+            aio_loop_poll(aio_loop_current(), true);
+        }
+        assert_int_equal(writer.ret, 0);
+        assert_int_equal(reader.ret, 0);
+        for (size_t i = 0; i < sizeof(reader.buffer); i++) {
+            assert_int_equal(reader.buffer[i], 0);
+        }
+        kit_close();
+        kit_thread_stop(thread);
+    }
+}
+
+/* ---- lengths that do not fit ------------------------------------------------------------------ */
+
+/* A write to the last block would make the image longer: refused also when what was opened for reading
+ * is to be written. */
+static void reopened_for_writing(void **state)
+{
+    uint8_t buffer[512];
+    struct error *err = NULL;
+
+    kit_make_file("odd", MiB + 512);
+    struct block_backend *be =
+        kit_drive("driver=raw,readonly=on,file.driver=blkdebug,file.align=4096,"
+                  "file.image.driver=file,file.image.filename=odd,if=none");
+    struct block_node *root = backend_root(be);
+    assert_false(block_node_reopen(root, root->flags | BLOCK_OPEN_RDWR, &err));
+    kit_assert_error(err, "'blkdebug::odd' has 1049088 bytes, not a multiple of the 4096 that "
+                          "cache.direct=on needs to write it; use cache.direct=off "
+                          "(cache=writeback) or make the image longer");
+    assert_false(root->flags & BLOCK_OPEN_RDWR);
+    assert_int_equal(kit_read(be, MiB, buffer, 512), 0);
+    assert_int_equal(buffer[0], kit_pattern(MiB));
+}
+
 static void discard_ignored(void **state)
 {
     uint8_t buffer[4096];
@@ -675,6 +803,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(torn_direct_write, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(no_fallocate, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(zeroes_discard_and_status, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(zeroes_of_parts, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(status_of_shrunk_file, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(growth_beside_a_read, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(reopened_for_writing, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(discard_ignored, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(raw_window, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(probing_warns, kit_setup, kit_teardown),

@@ -617,6 +617,137 @@ static void hostile_servers(void **state)
     }
 }
 
+/* ---- replies that say less than they should ----------------------------------------------------- */
+
+static bool receive(int fd, void *to, size_t size)
+{
+    return recv(fd, to, size, MSG_WAITALL) == (ssize_t)size;
+}
+
+static void put_be(uint8_t *to, unsigned bytes, uint64_t value)
+{
+    while (bytes--) {
+        to[bytes] = (uint8_t)value;
+        value >>= 8;
+    }
+}
+
+static uint64_t get_be(const uint8_t *from, unsigned bytes)
+{
+    uint64_t value = 0;
+
+    while (bytes--) {
+        value = value << 8 | *from++;
+    }
+    return value;
+}
+
+static void reply_option(int fd, uint32_t option, uint32_t type, const void *data, uint32_t size)
+{
+    uint8_t header[20];
+
+    put_be(header, 8, UINT64_C(0x3e889045565a9));
+    put_be(header + 8, 4, option);
+    put_be(header + 12, 4, type);
+    put_be(header + 16, 4, size);
+    send_all(fd, header, sizeof(header));
+    send_all(fd, data, size);
+}
+
+/* Up to transmission: structured replies, no contexts, 8 MiB. */
+static bool negotiate(int fd)
+{
+    uint8_t client_flags[4], head[16], info[12], data[256];
+    uint32_t option = 0;
+
+    send_all(fd, "NBDMAGICIHAVEOPT\0\3", 18);
+    if (!receive(fd, client_flags, sizeof(client_flags))) {
+        return false;
+    }
+    while (option != 7 && receive(fd, head, sizeof(head))) { /* NBD_OPT_GO */
+        option = (uint32_t)get_be(head + 8, 4);
+        uint64_t size = get_be(head + 12, 4);
+        if (size > sizeof(data) || (size && !receive(fd, data, size))) {
+            return false;
+        }
+        if (option == 7) {
+            put_be(info, 2, 0); /* NBD_INFO_EXPORT */
+            put_be(info + 2, 8, SIZE);
+            put_be(info + 10, 2, 1);
+            reply_option(fd, option, 3, info, sizeof(info));
+        }
+        /* NBD_OPT_STRUCTURED_REPLY is the other known one. */
+        bool is_known = option == 7 || option == 8;
+        reply_option(fd, option, is_known ? 1 : UINT32_C(0x80000001), NULL, 0);
+    }
+    return option == 7;
+}
+
+/* Answers the first read with `sent` of its bytes, and the second one with all. */
+struct partial {
+    int listener;
+    uint32_t sent;
+};
+
+static void send_chunk(int fd, const uint8_t *request, uint16_t type, const void *data,
+                       uint32_t size)
+{
+    uint8_t chunk[20];
+
+    put_be(chunk, 4, 0x668e33ef);
+    put_be(chunk + 4, 2, 1); /* NBD_REPLY_FLAG_DONE */
+    put_be(chunk + 6, 2, type);
+    memcpy(chunk + 8, request + 8, 8);
+    put_be(chunk + 16, 4, size);
+    send_all(fd, chunk, sizeof(chunk));
+    send_all(fd, data, size);
+}
+
+static void *be_partial(void *opaque)
+{
+    struct partial *p = opaque;
+    int fd = accept(p->listener, NULL, NULL);
+    uint8_t request[28], data[8 + 4096];
+
+    if (negotiate(fd)) {
+        while (receive(fd, request, sizeof(request)) && get_be(request + 4, 4) == 0) {
+            memset(data, 5, sizeof(data));
+            memcpy(data, request + 16, 8);
+            send_chunk(fd, request, p->sent ? 1 : 0, data, p->sent ? 8 + p->sent : 0);
+            p->sent = 4096;
+        }
+    }
+    close(fd);
+    return NULL;
+}
+
+/* A server that says a read is done without having sent all of it: what was not sent is neither data
+ * nor what memory had. */
+static void partial_reads(void **state)
+{
+    for (uint32_t sent = 0; sent <= 2048; sent += 2048) {
+        struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "sock"};
+        struct partial p = {.listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0),
+                            .sent = sent};
+        pthread_t thread;
+
+        unlink("sock");
+        assert_int_equal(bind(p.listener, (struct sockaddr *)&address, sizeof(address)), 0);
+        assert_int_equal(listen(p.listener, 5), 0);
+        assert_int_equal(pthread_create(&thread, NULL, be_partial, &p), 0);
+        struct block_backend *be = connect_with("");
+        memset(buffer, 1, 4096);
+        assert_int_equal(kit_read(be, 0, buffer, 4096), -EIO);
+        assert_int_equal(kit_read(be, 0, buffer, 4096), 0);
+        for (unsigned i = 0; i < 4096; i++) {
+            assert_int_equal(buffer[i], 5);
+        }
+        kit_close();
+        pthread_join(thread, NULL);
+        close(p.listener);
+    }
+}
+
 /* ---- TLS -------------------------------------------------------------------------------------- */
 
 static void tls_psk(void **state)
@@ -714,6 +845,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(other_size_after_reconnect, setup, teardown),
         cmocka_unit_test_setup_teardown(open_timeout, setup, teardown),
         cmocka_unit_test_setup_teardown(hostile_servers, setup, teardown),
+        cmocka_unit_test_setup_teardown(partial_reads, setup, teardown),
         cmocka_unit_test_setup_teardown(tls_psk, setup, teardown),
         cmocka_unit_test_setup_teardown(refusals, setup, teardown),
         cmocka_unit_test_setup_teardown(by_name, setup, teardown),

@@ -29,6 +29,8 @@ static void blockdev_refusals(void **state)
         {"driver=null-co,node-name=abcdefghijklmnopqrstuvwxyzabcdef",
          "Node name too long: 'abcdefghijklmnopqrstuvwxyzabcdef'; at most 31 characters"},
         {"driver=null-co,node-name=taken", "Duplicate nodes with node-name='taken'"},
+        {"driver=raw,node-name=twice,file.driver=null-co,file.node-name=twice",
+         "Duplicate nodes with node-name='twice'"},
         {"driver=null-co,node-name=d0", "node-name=d0 is conflicting with a device id"},
         {"driver=null-co,node-name=n,latency-nss=5",
          "block driver 'null-co': unknown option 'latency-nss'; did you mean 'latency-ns'?"},

@@ -330,6 +330,10 @@ def compare(p, long):
                 raise Fault("a read error has another status than 4")
     if p.same("compare", "big.raw", rules % ("a.raw", 10100))[0] == 0:
         raise Fault("a read error is no error")
+    status = rules.replace('"read_aio"', '"none","iotype":"block-status"') % ("a.raw", 0)
+    for options in ([], ["-s"]):
+        if p.same("compare", *options, "a.raw", status)[0] != 3:
+            raise Fault("a failed query of allocation has another status than 3")
     p.same("compare", "-T", "foo", "zero.raw", "zero.raw", stderr="same")
 
 

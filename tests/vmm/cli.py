@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
@@ -457,6 +458,48 @@ def test_qmp_deaf_client(bench):
         ferry.qmp.command("quit")
         expect("status", ferry.wait(), 0)
         expect("warnings", ferry.output.count("does not read; events for it are lost"), 1)
+
+
+def test_qmp_one_at_a_time(bench):
+    """While one client's command waits (for a server that says nothing), no other's comes in between:
+    what the first has found, a name that is free or an object, stays so until it has used it."""
+    path = bench.folder / "other"
+    with bench.ferry("-M", "q35", "-object", "throttle-group,id=tg0", "-qmp",
+                     f"unix:{path},server=on,wait=off") as ferry, socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(bench.folder / "silent"))
+        silent.listen()
+        silent.settimeout(TIMEOUT)
+        other = Qmp(connect(path))
+        replies = []
+
+        def first():
+            server = {"type": "unix", "path": str(bench.folder / "silent")}
+            child = {"driver": "nbd", "server": server}
+            try:
+                ferry.qmp.command("blockdev-add", driver="throttle", node_name="n0",
+                                  throttle_group="tg0", file=child)
+            except Refused as refusal:
+                replies.append(str(refusal))
+        thread = threading.Thread(target=first)
+        thread.start()
+        connection, _ = silent.accept()
+
+        def second():
+            other.command("blockdev-add", driver="null-co", node_name="n0")
+            other.command("object-del", id="tg0")
+            replies.append("second")
+        late = threading.Thread(target=second)
+        late.start()
+        late.join(0.5)
+        expect("replies while the first waits", replies, [])
+        connection.close()
+        thread.join(TIMEOUT)
+        late.join(TIMEOUT)
+        expect("replies", len(replies), 2)
+        expect_that("Failed to connect" in replies[0], f"the first was answered {replies[0]}")
+        expect("nodes", [node["node-name"] for node in
+                         ferry.qmp.command("query-named-block-nodes")], ["n0"])
+        other.close()
 
 
 # -- character devices and files -----------------------------------------------------------------

@@ -125,7 +125,7 @@ static bool parse(struct amend *a, struct options *opts, struct error **errp)
 
 int co_qcow2_amend_header(struct block_node *node, struct error **errp)
 {
-    int ret = co_qcow2_write_header(node);
+    int ret = co_qcow2_write_header(node, NULL);
 
     if (ret < 0) {
         atomic_store(&qcow2_of(node)->corrupt, true);

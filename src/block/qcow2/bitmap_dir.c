@@ -214,7 +214,7 @@ static int co_switch(struct block_node *node, const struct where *to)
     struct where was = where_is(s);
 
     set_where(s, to);
-    int ret = co_qcow2_write_header(node);
+    int ret = co_qcow2_write_header(node, NULL);
     if (ret < 0) {
         set_where(s, &was);
         return ret;

@@ -114,13 +114,16 @@ static int co_switch_header(struct block_node *node, const uint8_t *cluster)
     return ret == 0 ? block_co_flush(node->file, 0) : ret;
 }
 
-int co_qcow2_write_header(struct block_node *node)
+int co_qcow2_write_header(struct block_node *node, bool *unsure)
 {
     struct qcow2_state *s = qcow2_of(node);
     autofree uint8_t *cluster = xaligned_alloc(4096, align_up(s->cluster_size, 4096));
     autofree uint8_t *old = xaligned_alloc(4096, align_up(s->cluster_size, 4096));
     uint32_t end = 0;
+    bool dummy;
 
+    unsure = unsure ? unsure : &dummy;
+    *unsure = false;
     int ret = co_qcow2_pread(node, 0, old, s->cluster_size);
     if (ret == 0) {
         ret = qcow2_encode_header_fields(s, cluster, &end);
@@ -131,6 +134,7 @@ int co_qcow2_write_header(struct block_node *node)
     if (place_name(s, old, cluster, end)) {
         ret = co_write_name(node, cluster);
         if (ret == 0) {
+            *unsure = true;
             ret = co_switch_header(node, cluster);
         }
         if (ret == 0) {
@@ -139,6 +143,7 @@ int co_qcow2_write_header(struct block_node *node)
     } else {
         ret = qcow2_encode_header(s, cluster);
         if (ret == 0) {
+            *unsure = true;
             ret = co_write_rest(node, old, cluster);
         }
         if (ret == 0) {

@@ -302,7 +302,7 @@ static int co_make_table(struct block_node *node, struct place *place)
         }
     }
     if (ret == 0) {
-        ret = co_qcow2_reserve(node, (uint64_t)table);
+        ret = co_qcow2_reserve(node, (uint64_t)table, s->cluster_size);
     }
     if (ret < 0) {
         cache_drop(&s->l2_cache, table, s->cluster_size);

@@ -211,9 +211,9 @@ void qcow2_free_header(struct qcow2_state *s);
 /* Reads metadata: what is missing behind the end of the file is zeroes; -EIO if all of it is. */
 int co_qcow2_pread(struct block_node *node, uint64_t offset, void *to, size_t size);
 int co_qcow2_pwrite(struct block_node *node, uint64_t offset, const void *from, size_t size);
-/* Gets the host's space for the cluster of a new table, whose contents are still to be written. With
+/* Gets the host's space for the clusters of a new table, whose contents are still to be written. With
  * lock held. */
-int co_qcow2_reserve(struct block_node *node, uint64_t cluster);
+int co_qcow2_reserve(struct block_node *node, uint64_t offset, uint64_t length);
 /* header_encode.c: the bytes of the first cluster (cluster_size) as the state says: header,
  * extensions, backing name. -ENOSPC if they do not fit into it. */
 int qcow2_encode_header(const struct qcow2_state *s, void *cluster);
@@ -222,8 +222,9 @@ int qcow2_encode_header_fields(const struct qcow2_state *s, void *cluster, uint3
 int qcow2_encode_backing_name(const struct qcow2_state *s, void *cluster, uint32_t at);
 /* Writes the first cluster from the state: header, extensions, backing name; all header fields come
  * in one write of the first sector, before or after which nothing half-made can be seen, after what
- * they point to was flushed by the caller. Flushes. */
-int co_qcow2_write_header(struct block_node *node);
+ * they point to was flushed by the caller. Flushes. After an error *unsure, if there is one, says
+ * whether the file may have the new header nevertheless. */
+int co_qcow2_write_header(struct block_node *node, bool *unsure);
 /* Changes feature bits only (one write of 8 bytes, flushed). */
 int co_qcow2_set_incompatible(struct block_node *node, uint64_t set, uint64_t clear);
 int co_qcow2_set_autoclear(struct block_node *node, uint64_t set, uint64_t clear);

@@ -350,7 +350,7 @@ static int co_switch(struct rebuild *r, struct error **errp)
                                                   .snapshot_count = plan->snapshot_count,
                                                   .refcount_order = plan->refcount_order,
                                               });
-    ret = co_qcow2_write_header(r->node);
+    ret = co_qcow2_write_header(r->node, NULL);
     if (ret < 0) {
         /* Nobody knows which header the file has; both are right as long as nothing is written. */
         swap_fields(s, was);

@@ -275,7 +275,7 @@ int co_qcow2_make_refblock(struct block_node *node, uint64_t range, uint64_t clu
         }
         cache_put(&s->refcount_cache, slice);
     }
-    ret = co_qcow2_reserve(node, offset);
+    ret = co_qcow2_reserve(node, offset, s->cluster_size);
     if (ret < 0) {
         cache_drop(&s->refcount_cache, offset, s->cluster_size);
         return ret;
@@ -350,10 +350,14 @@ int co_qcow2_grow_reftable(struct block_node *node, uint64_t range)
     set_reftable_size(s, (uint32_t)size);
     int64_t offset = co_qcow2_alloc_clusters(node, size * 8);
     s->is_growing_reftable = false;
-    if (offset < 0) {
+    int ret = offset < 0 ? (int)offset : co_qcow2_reserve(node, (uint64_t)offset, size * 8);
+    if (ret < 0) {
+        if (offset >= 0) {
+            co_qcow2_unref(node, (uint64_t)offset, size * 8, false);
+        }
         drop_behind(s, old_size);
         set_reftable_size(s, old_size);
-        return (int)offset;
+        return ret;
     }
     qcow2_metadata_remove(s, QCOW2_OVERLAP_REFTABLE, s->reftable_offset, (uint64_t)old_size * 8);
     qcow2_metadata_add(s, QCOW2_OVERLAP_REFTABLE, (uint64_t)offset, size * 8);

@@ -44,13 +44,15 @@ static int co_switch(struct block_node *node, const struct geometry *to, struct 
 {
     struct qcow2_state *s = qcow2_of(node);
     struct geometry was = geometry_of(s);
+    bool unsure;
 
     set_geometry(s, to);
-    int ret = co_qcow2_write_header(node);
+    int ret = co_qcow2_write_header(node, &unsure);
     if (ret < 0) {
-        /* Nobody knows which header the file has; both are right as long as nothing is written. */
         set_geometry(s, &was);
-        atomic_store(&s->corrupt, true);
+        if (unsure) { /* both headers are right as long as nothing is written */
+            atomic_store(&s->corrupt, true);
+        }
         error_set_errno(errp, -ret, "Could not write the header of '%s'", node->filename);
     }
     return ret;

@@ -37,9 +37,9 @@ int co_qcow2_pwrite(struct block_node *node, uint64_t offset, const void *from, 
 
 /* What the commit that writes it needs must not be used up by data meanwhile: on a full host all that
  * was written before could not be flushed any more. */
-int co_qcow2_reserve(struct block_node *node, uint64_t cluster)
+int co_qcow2_reserve(struct block_node *node, uint64_t offset, uint64_t length)
 {
-    return co_bounce_zeroes(node->file, cluster, qcow2_of(node)->cluster_size, 0);
+    return co_bounce_zeroes(node->file, offset, length, 0);
 }
 
 /* ---- L1 and refcount table ------------------------------------------------------------------- */

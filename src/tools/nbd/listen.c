@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,7 @@
 #define INHERITED_MAX      64
 #define DEFAULT_ADDRESS    "0.0.0.0"
 #define DEFAULT_PORT       "10809"
+#define GREETING_MS        500
 
 static void add(struct nbd_sockets *sockets, int fd)
 {
@@ -61,13 +63,22 @@ bool nbd_sockets_inherited(struct nbd_sockets *sockets)
 
 /* The process that listens at the other end is gone: the kernel may keep its socket open for a while
  * after that, until its io_uring has been taken down. */
-static bool listener_is_dead(int fd)
+static bool creator_is_dead(int fd)
 {
     struct ucred peer;
     socklen_t size = sizeof(peer);
 
     return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.pid > 0 &&
            kill(peer.pid, 0) < 0 && errno == ESRCH;
+}
+
+/* Who listened may have left the socket to another process, which greets. */
+static bool greets(int fd)
+{
+    struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
+    char byte;
+
+    return poll(&poll_fd, 1, GREETING_MS) == 1 && recv(fd, &byte, 1, MSG_DONTWAIT) == 1;
 }
 
 /* What a server that was killed left behind: a socket that nobody listens at. */
@@ -84,7 +95,7 @@ static bool is_stale(const struct sockaddr_un *address)
     }
     bool stale = connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0
                      ? errno == ECONNREFUSED
-                     : listener_is_dead(fd);
+                     : creator_is_dead(fd) && !greets(fd);
     close(fd);
     return stale;
 }
