@@ -222,16 +222,20 @@ static bool reopen_driver(struct block_node *node, unsigned flags, struct error 
     return !node->driver->reopen || node->driver->reopen(node, flags, errp);
 }
 
+/* Who writes metadata as soon as it is made writable finds a file that grows. */
+static void allow_growth_below(struct block_node *node)
+{
+    for (struct block_link *link = node->children; link; link = link->next_child) {
+        if (link->role == BLOCK_CHILD_FILE || link->role == BLOCK_CHILD_DATA) {
+            block_node_allow_growth(link->node);
+        }
+    }
+}
+
 static void set_flags(struct block_node *node, unsigned flags)
 {
     node->flags = flags;
     set_child_claims(node);
-    for (struct block_link *link = node->children; link; link = link->next_child) {
-        if (flags & BLOCK_OPEN_RDWR &&
-            (link->role == BLOCK_CHILD_FILE || link->role == BLOCK_CHILD_DATA)) {
-            block_node_allow_growth(link->node);
-        }
-    }
     block_node_refresh_limits(node);
 }
 
@@ -336,6 +340,9 @@ bool block_node_reopen(struct block_node *node, unsigned flags, struct error **e
             restart(node);
         }
         return false;
+    }
+    if (flags & BLOCK_OPEN_RDWR) {
+        allow_growth_below(node);
     }
     if (!stops && !reopen_driver(node, flags, errp)) {
         undo_children(node, NULL, old_below);

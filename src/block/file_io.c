@@ -390,8 +390,7 @@ static int seek_in_worker(void *opaque)
 int file_co_block_status(struct block_node *node, uint64_t offset, uint64_t *length, uint64_t *map)
 {
     const struct file_state *s = node->state;
-    struct seek_call call = {
-        .fd = s->fd, .eof = atomic_load(&s->eof), .range = {offset, *length}};
+    struct seek_call call = {.fd = s->fd, .eof = atomic_load(&s->eof), .range = {offset, *length}};
 
     *map = offset;
     if (s->is_device) {

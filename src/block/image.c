@@ -114,6 +114,17 @@ char *block_image_backing_path(const char *image_filename, const char *backing, 
     return xasprintf("%.*s%s", folder, image_filename, backing);
 }
 
+char *block_image_path(const char *filename)
+{
+    struct options *opts = block_filename_parse(filename, NULL);
+    char *driver = opts ? options_take(opts, "driver") : NULL;
+    char *path = driver && !strcmp(driver, "file") ? options_take(opts, "filename") : NULL;
+
+    free(driver);
+    options_free(opts);
+    return path;
+}
+
 char *block_node_backing_path(const struct block_node *node, const char *backing,
                               struct error **errp)
 {

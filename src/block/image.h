@@ -71,6 +71,9 @@ struct block_node *block_image_open_node(const struct block_image_how *how, stru
 
 /* A backing file's name as the image has it, made into one that can be opened: relative ones begin
  * at the folder of the image that names them. The caller frees it. */
+/* The host file that an image's name opens, or NULL if it is none ("nbd://…") or not known. The caller
+ * frees it. */
+char *block_image_path(const char *filename);
 char *block_image_backing_path(const char *image_filename, const char *backing,
                                struct error **errp);
 /* The same for an open image: the folder is that of the file at its bottom. */
@@ -113,6 +116,12 @@ struct block_snapshot {
     uint32_t date_sec, date_nsec;
 };
 
+/* Which one: all that are not NULL must fit. */
+struct block_snapshot_key {
+    const char *id, *name;
+    const char *id_or_name; /* the id, if there is such a one */
+};
+
 struct block_measure {
     uint64_t required, fully_allocated; /* bytes */
     uint64_t bitmaps;                   /* bytes; with has_bitmaps */
@@ -153,7 +162,8 @@ struct block_image_ops {
     bool (*snapshot_apply)(struct block_node *node, const char *id_or_name, struct error **errp);
     bool (*snapshot_delete)(struct block_node *node, const char *id_or_name, struct error **errp);
     /* Reads go to this snapshot from now on; only for nodes opened read-only (convert -l). */
-    bool (*snapshot_load)(struct block_node *node, const char *id_or_name, struct error **errp);
+    bool (*snapshot_load)(struct block_node *node, const struct block_snapshot_key *key,
+                          struct error **errp);
 
     /* Whether a bitmap could be kept in the image; *errp says why not. */
     bool (*can_keep_bitmap)(struct block_node *node, const char *name, uint32_t granularity,

@@ -99,7 +99,10 @@ static bool look_at_backing(const char *filename, const char *backing, const cha
         },
         errp);
     if (!node) {
-        error_prepend(errp, "Could not open '%s': ", path);
+        autofree char *prefix = xasprintf("Could not open '%s': ", path);
+        if (strncmp(error_message(*errp), prefix, strlen(prefix)) != 0) {
+            error_prepend(errp, "%s", prefix);
+        }
         error_add_hint(errp, "Could not open backing image.");
         return false;
     }
@@ -154,6 +157,36 @@ static bool apply_backing(const char *filename, struct options *opts, unsigned f
         options_set(opts, "size", text);
     }
     return true;
+}
+
+/* ---- the data file ---------------------------------------------------------------------------- */
+
+/* It is emptied, like the image. */
+static bool check_data_file(const char *filename, struct options *opts, struct error **errp)
+{
+    const char *name = options_get(opts, "data_file"), *backing = options_get(opts, "backing_file");
+    autofree char *full = name ? block_image_backing_path(filename, name, NULL) : NULL;
+    autofree char *path = full ? block_image_path(full) : NULL;
+    autofree char *image = block_image_path(filename);
+    autofree char *full_backing =
+        backing ? block_image_backing_path(filename, backing, NULL) : NULL;
+    autofree char *base = full_backing ? block_image_path(full_backing) : NULL;
+
+    if (!path) {
+        return true; /* whoever makes it says what is wrong with its name */
+    }
+    if (image && (!strcmp(path, image) || is_same_file(path, image))) {
+        error_set(errp, "'%s' cannot be the image and its data file; give data_file= another name",
+                  path);
+        return false;
+    }
+    if (base && is_same_file(path, base)) {
+        error_set(errp,
+                  "'%s' cannot be the backing file and the data file; give data_file= another name",
+                  path);
+        return false;
+    }
+    return check_not_open(path, errp);
 }
 
 /* ---- the format ------------------------------------------------------------------------------- */
@@ -251,7 +284,7 @@ bool block_image_create(const char *filename, const char *format, struct options
     uint64_t size = 0;
 
     if (!known || !check_options(opts, known, errp) ||
-        !apply_backing(filename, opts, flags, errp)) {
+        !apply_backing(filename, opts, flags, errp) || !check_data_file(filename, opts, errp)) {
         return false;
     }
     if (!options_has(opts, "size")) {

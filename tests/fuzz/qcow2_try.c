@@ -257,7 +257,8 @@ static void look_at_snapshots(void)
         }
         struct block_node *node = backend_root(be);
         count = node->driver->image->snapshot_list(node, &list);
-        if (i < count && node->driver->image->snapshot_load(node, list[i].id, NULL)) {
+        if (i < count && node->driver->image->snapshot_load(
+                             node, &(struct block_snapshot_key){.id = list[i].id}, NULL)) {
             touch(be, false);
         }
         block_snapshots_free(list, count);

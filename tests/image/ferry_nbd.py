@@ -381,6 +381,11 @@ def case_snapshot(nbd, folder):
     for which in ("then", "snapshot.name=then"):
         with Server(nbd, folder, "-l", which, "-f", "qcow2", image) as server:
             run("qemu-io", "-r", "-f", "raw", "-c", "read -P 1 0 4M", server.uri())
+    run("qemu-img", "snapshot", "-c", "1", image)  # a name that is an id
+    with Server(nbd, folder, "-l", "snapshot.name=1", "-f", "qcow2", image) as server:
+        run("qemu-io", "-r", "-f", "raw", "-c", "read -P 2 0 4M", server.uri())
+    for which in ("snapshot.name=2", "snapshot.id=then", "snapshot.id=1,snapshot.name=1"):
+        run(nbd, "-l", which, "-f", "qcow2", "-k", folder / "y.sock", image, status=1)
     out = run(nbd, "-l", "never", "-f", "qcow2", "-k", folder / "y.sock", image, status=1)
     expect("never" in out, out)
 

@@ -444,6 +444,11 @@ int co_qcow2_release_frees(struct block_node *node)
     }
 }
 
+static uint64_t file_end(struct block_node *node)
+{
+    return qcow2_align_cluster(qcow2_of(node), block_length(node->file));
+}
+
 void qcow2_reset_allocator(struct block_node *node)
 {
     struct qcow2_state *s = qcow2_of(node);
@@ -451,9 +456,16 @@ void qcow2_reset_allocator(struct block_node *node)
     s->free_hint = 0;
     s->compressed_at = 0;
     /* What a file grows by reads as zeroes. */
-    uint64_t end =
-        node->file->grows ? qcow2_align_cluster(s, block_length(node->file)) : UINT64_MAX;
-    s->fresh_from = MAX(s->fresh_from, end);
+    s->fresh_from = node->file->grows ? MAX(s->fresh_from, file_end(node)) : UINT64_MAX;
+}
+
+void qcow2_allow_growth(struct block_node *node)
+{
+    struct qcow2_state *s = qcow2_of(node);
+
+    if (s->fresh_from == UINT64_MAX && node->file->grows) {
+        s->fresh_from = file_end(node);
+    }
 }
 
 /* ---- changes under way ------------------------------------------------------------------------- */

@@ -63,7 +63,13 @@ static bool parse_data_file(struct amend *a, struct options *opts, struct error 
 {
     const struct qcow2_state *s = qcow2_of(a->node);
 
-    a->data_file = options_take(opts, "data_file");
+    autofree char *name = options_take(opts, "data_file"); /* "": none from now on */
+    if (name) {
+        a->data_file = *name ? qcow2_data_file_name(name, errp) : xstrdup("");
+        if (!a->data_file) {
+            return false;
+        }
+    }
     if (a->data_file && !s->has_data_file) {
         error_set(errp, "data-file can only be set for images that use an external data file");
         return false;

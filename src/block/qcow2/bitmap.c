@@ -327,6 +327,8 @@ bool qcow2_can_keep_bitmap(struct block_node *node, const char *name, uint32_t g
     if (s->version < 3) {
         /* Who does not know the autoclear bit would change the image and leave the bitmaps. */
         error_set(&err, "Cannot store dirty bitmaps in qcow2 v2 files");
+    } else if (!s->size) {
+        error_set(&err, "A disk of 0 bytes cannot have a bitmap");
     } else if (!*name || strlen(name) > BLOCK_BITMAP_NAME_MAX) {
         error_set(&err, "The name must have 1 to %u bytes", BLOCK_BITMAP_NAME_MAX);
     } else if (!is_power_of_2(granularity) || granularity < BLOCK_BITMAP_GRANULARITY_MIN ||

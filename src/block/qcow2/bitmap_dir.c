@@ -124,6 +124,9 @@ const char *qcow2_bitmap_fault(const struct qcow2_state *s, const struct qcow2_b
          b->table_size != qcow2_bitmap_table_size(s, s->size, b->granularity_bits))) {
         return "has a table that does not fit";
     }
+    if (!s->size && !(b->flags & QCOW2_BITMAP_IN_USE)) {
+        return "belongs to a disk of 0 bytes";
+    }
     return NULL;
 }
 

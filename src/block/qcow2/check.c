@@ -69,7 +69,7 @@ static int co_check_snapshot_table(struct qcow2_check *check, struct error **err
     /* Opening for a check goes on without snapshots if the table is broken: ask the header. */
     uint64_t offset = load_be64(header + QCOW2_H_SNAPSHOTS_OFFSET);
     uint32_t count = load_be32(header + QCOW2_H_NB_SNAPSHOTS);
-    if (!count && offset & (check->s->cluster_size - 1)) {
+    if (!count && (offset & (check->s->cluster_size - 1) || offset > INT64_MAX)) {
         scan_error(&check->scan, check->fix & BLOCK_CHECK_FIX_ERRORS, 1,
                    " snapshot table offset invalid (%#" PRIx64 "), of no snapshots", offset);
         return 0;

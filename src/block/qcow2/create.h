@@ -31,6 +31,9 @@ extern const struct block_create_option qcow2_create_option_list[];
 
 /* Options that amend knows as well. The value becomes that of `key` if it is there. */
 bool qcow2_parse_version(struct options *opts, unsigned *version, struct error **errp);
+/* What the header has for data_file=: a plain name, which is the only one that opening takes; NULL and
+ * an error if it is none. The caller frees it. */
+char *qcow2_data_file_name(const char *name, struct error **errp);
 bool qcow2_parse_refcount_bits(struct options *opts, unsigned *order, struct error **errp);
 
 struct qcow2_layout {

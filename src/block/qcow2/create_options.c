@@ -236,6 +236,25 @@ static char *take_name(struct options *opts, const char *key)
     return name;
 }
 
+char *qcow2_data_file_name(const char *name, struct error **errp)
+{
+    const char *plain = name + (strncmp(name, "file:", 5) ? 0 : 5);
+
+    if (!*plain || plain[strcspn(plain, ":/")] == ':') {
+        error_set(errp, "data_file='%s' is not the name of a file", name);
+        return NULL;
+    }
+    return xstrdup(plain);
+}
+
+static bool take_data_file(struct options *opts, char **data_file, struct error **errp)
+{
+    autofree char *name = take_name(opts, "data_file");
+
+    *data_file = name ? qcow2_data_file_name(name, errp) : NULL;
+    return !name || *data_file;
+}
+
 bool qcow2_parse_create_options(struct options *opts, struct qcow2_create_options *o,
                                 struct error **errp)
 {
@@ -246,8 +265,8 @@ bool qcow2_parse_create_options(struct options *opts, struct qcow2_create_option
     *o = (struct qcow2_create_options){.version = 3, .refcount_order = 4};
     o->backing_file = take_name(opts, "backing_file");
     o->backing_format = take_name(opts, "backing_fmt");
-    o->data_file = take_name(opts, "data_file");
-    if (!refuse_encryption(opts, errp) || !parse_size_option(opts, &o->size, errp) ||
+    if (!take_data_file(opts, &o->data_file, errp) || !refuse_encryption(opts, errp) ||
+        !parse_size_option(opts, &o->size, errp) ||
         !parse_cluster_size(opts, &o->cluster_bits, errp) ||
         !qcow2_parse_version(opts, &o->version, errp) ||
         !qcow2_parse_refcount_bits(opts, &o->refcount_order, errp) ||

@@ -106,7 +106,7 @@ bool qcow2_measure(struct options *opts, struct block_node *source, uint64_t siz
     struct qcow2_create_options o;
     bool ok = qcow2_parse_create_options(opts, &o, errp);
 
-    o.size = align_up(source ? block_length(source) : MAX(size, o.size), 512);
+    o.size = align_up(source ? block_length(source) : size, 512);
     ok = ok && measure(&o, source, m, errp);
     qcow2_create_options_free(&o);
     return ok;

@@ -241,6 +241,7 @@ static bool qcow2_reopen(struct block_node *node, unsigned flags, struct error *
             error_set(errp, "qcow2: Image is corrupt; cannot be opened read/write");
             return false;
         }
+        qcow2_allow_growth(node);
         node->flags |= BLOCK_OPEN_RDWR; /* for what is written here */
         bool ok = block_run(co_finish_open, &o) == 0;
         node->flags &= ~BLOCK_OPEN_RDWR;

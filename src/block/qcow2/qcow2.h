@@ -289,6 +289,8 @@ void qcow2_append_frees(struct qcow2_free_list *to, struct qcow2_free_list *from
 bool qcow2_has_frees(const struct qcow2_state *s);
 /* Forgets what it knows about free clusters: after image operations. */
 void qcow2_reset_allocator(struct block_node *node);
+/* The file grows from now on, unlike before. */
+void qcow2_allow_growth(struct block_node *node);
 /* Of a map with a byte per sector of a table. */
 static inline size_t qcow2_dirty_map_size(uint32_t entries)
 {

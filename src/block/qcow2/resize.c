@@ -357,6 +357,9 @@ static bool check_resize(struct block_node *node, uint64_t length, enum block_pr
         error_set(errp, "The new size must be a multiple of 512");
     } else if (s->version < 3 && s->snapshot_count) {
         error_set(errp, "Can't resize a v2 image which has snapshots");
+    } else if (!length && node->bitmaps) {
+        error_set(errp, "A disk of 0 bytes cannot have bitmaps; remove those of '%s' first",
+                  node->filename);
     } else if (length < s->size && prealloc != BLOCK_PREALLOC_OFF) {
         error_set(errp, "Preallocation can't be used for shrinking an image");
     } else {

@@ -299,10 +299,26 @@ static int co_load(void *opaque)
     return ret;
 }
 
-bool qcow2_snapshot_load(struct block_node *node, const char *id_or_name, struct error **errp)
+static struct qcow2_snapshot *find_by_key(struct qcow2_snapshot *list, uint32_t count,
+                                          const struct block_snapshot_key *key)
+{
+    struct qcow2_snapshot *other = key->id_or_name ? find(list, count, key->id_or_name) : NULL;
+
+    for (uint32_t i = 0; i < count; i++) {
+        if ((!key->id || !strcmp(list[i].id, key->id)) &&
+            (!key->name || !strcmp(list[i].name, key->name)) &&
+            (!key->id_or_name || other == &list[i])) {
+            return &list[i];
+        }
+    }
+    return NULL;
+}
+
+bool qcow2_snapshot_load(struct block_node *node, const struct block_snapshot_key *key,
+                         struct error **errp)
 {
     struct qcow2_state *s = qcow2_of(node);
-    struct qcow2_snapshot *snapshot = find(s->snapshots, s->snapshot_count, id_or_name);
+    struct qcow2_snapshot *snapshot = find_by_key(s->snapshots, s->snapshot_count, key);
 
     if (node->flags & BLOCK_OPEN_RDWR) {
         error_set(errp, "Failed to load snapshot: Device is not readonly");

@@ -16,6 +16,7 @@ bool qcow2_snapshot_create(struct block_node *node, const struct block_snapshot 
 bool qcow2_snapshot_apply(struct block_node *node, const char *id_or_name, struct error **errp);
 /* By name, as qemu-img. */
 bool qcow2_snapshot_delete(struct block_node *node, const char *name, struct error **errp);
-bool qcow2_snapshot_load(struct block_node *node, const char *id_or_name, struct error **errp);
+bool qcow2_snapshot_load(struct block_node *node, const struct block_snapshot_key *key,
+                         struct error **errp);
 
 #endif

@@ -4,9 +4,11 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "aio/loop.h"
 #include "base/alloc.h"
@@ -95,9 +97,9 @@ static const struct block_advice tool_advice = {
     .only_readable = "it can be read; its permissions or its file system do not let you write it",
 };
 
-void tool_has_force_share(void)
+void tool_has_force_share(bool has)
 {
-    has_force_share = true;
+    has_force_share = has;
 }
 
 /* ---- start and end --------------------------------------------------------------------------- */
@@ -155,9 +157,20 @@ void tool_flush_output(void)
     }
 }
 
+/* As "head" does when it has seen enough. */
+static bool reader_is_gone(void)
+{
+    struct pollfd fd = {.fd = STDOUT_FILENO, .events = POLLOUT};
+
+    return output_error == EPIPE || (!output_error && poll(&fd, 1, 0) == 1 && fd.revents & POLLERR);
+}
+
 int tool_finish_output(void)
 {
     tool_flush_output();
+    if ((output_error || ferror(stdout)) && reader_is_gone()) {
+        return 0;
+    }
     if (output_error) {
         log_error("Could not write to standard output: %s", strerror(output_error));
     } else if (ferror(stdout)) {

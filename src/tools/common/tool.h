@@ -16,13 +16,15 @@
 
 #include "base/error.h"
 
+struct block_node;
+
 /* tool_begin(), then makes the main loop and binds it to the thread. only_requests:
  * aio_loop_set_only_requests(). */
 bool tool_start(const char *program, bool only_requests, struct error **errp);
 /* process_begin(), and names the program in messages: for what comes before tool_start(). */
 void tool_begin(const char *program);
 /* Commands of it have -U, which errors may advise. */
-void tool_has_force_share(void);
+void tool_has_force_share(bool has);
 /* Nodes that are left (of tool_add_object() and the like) go, then the loop. */
 void tool_end(void);
 
@@ -32,11 +34,16 @@ const char *tool_name(void);
 void tool_print_version(void);
 /* What was printed shall be seen now. */
 void tool_flush_output(void);
-/* stdout is complete: 0, else 1 and a message (disk full, closed pipe). Before the process ends. */
+/* stdout is complete, or whoever read it has gone: 0, else 1 and a message (disk full). Before the
+ * process ends. */
 int tool_finish_output(void);
 
 /* --object TYPE,id=…: makes it, or says that there is no such type. */
 bool tool_add_object(const char *text, struct error **errp);
+
+/* -l of an image: reads go to that snapshot from now on. text: an id or a name, or
+ * "snapshot.id=ID,snapshot.name=NAME" (one or both). */
+bool tool_load_snapshot(struct block_node *node, const char *text, struct error **errp);
 
 /* A cache mode as users write it; the errors name `option` ("-t"). Only checks it. */
 bool tool_check_cache(const char *mode, const char *what, struct error **errp);

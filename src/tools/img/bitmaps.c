@@ -24,18 +24,41 @@ bool bitmaps_check(struct block_backend *source, bool skip_broken, struct error 
     return true;
 }
 
-static bool copy_bitmap(const struct block_bitmap *from, struct block_node *to, struct error **errp)
+static bool can_keep(const struct block_bitmap *from, struct block_node *to, struct error **errp)
 {
     if (!img_ops(to)->can_keep_bitmap(to, from->name, from->granularity, errp)) {
+        error_prepend(errp, "Failed to copy bitmap '%s': ", from->name);
         return false;
     }
+    return true;
+}
+
+bool bitmaps_check_target(struct block_backend *source, struct block_backend *target,
+                          struct error **errp)
+{
+    struct block_node *to = img_format_node(target);
+
+    for (struct block_bitmap *b = img_format_node(source)->bitmaps; b; b = b->next) {
+        if (b->persistent && !b->inconsistent && !can_keep(b, to, errp)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool copy_bitmap(const struct block_bitmap *from, struct block_node *to, struct error **errp)
+{
     struct block_bitmap *bitmap = block_bitmap_new(to, from->name, from->granularity, errp);
-    if (!bitmap) {
+
+    if (bitmap) {
+        bitmap->persistent = true;
+        bitmap->enabled = from->enabled;
+    }
+    if (!bitmap || !block_bitmap_merge(bitmap, from, errp)) {
+        error_prepend(errp, "Failed to copy bitmap '%s': ", from->name);
         return false;
     }
-    bitmap->persistent = true;
-    bitmap->enabled = from->enabled;
-    return block_bitmap_merge(bitmap, from, errp);
+    return true;
 }
 
 bool bitmaps_copy(struct block_backend *source, struct block_backend *target, bool skip_broken,
@@ -53,8 +76,7 @@ bool bitmaps_copy(struct block_backend *source, struct block_backend *target, bo
             }
             continue;
         }
-        if (!copy_bitmap(b, to, errp)) {
-            error_prepend(errp, "Failed to copy bitmap '%s': ", b->name);
+        if (!can_keep(b, to, errp) || !copy_bitmap(b, to, errp)) {
             return false;
         }
     }

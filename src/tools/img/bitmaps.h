@@ -7,6 +7,9 @@
 
 /* Whether all bitmaps of the image can be copied. */
 bool bitmaps_check(struct block_backend *source, bool skip_broken, struct error **errp);
+/* Whether the target can keep them; false before anything is written. */
+bool bitmaps_check_target(struct block_backend *source, struct block_backend *target,
+                          struct error **errp);
 /* Makes those of the source in the target, and keeps them there. */
 bool bitmaps_copy(struct block_backend *source, struct block_backend *target, bool skip_broken,
                   bool quiet, struct error **errp);

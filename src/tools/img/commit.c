@@ -128,7 +128,11 @@ static bool grow_base(struct block_backend *base, uint64_t length, struct error 
 {
     struct grow grow = {.node = backend_root(base), .length = length, .errp = errp};
 
-    return backend_length(base) >= length || block_run(co_grow, &grow) == 0;
+    if (backend_length(base) >= length || block_run(co_grow, &grow) == 0) {
+        return true;
+    }
+    error_prepend(errp, "Could not resize '%s': ", backend_root(base)->filename);
+    return false;
 }
 
 static int co_flush(void *opaque)

@@ -32,7 +32,8 @@ struct convert {
     bool bitmaps, skip_broken;
     /* by run() */
     const char *target_name;
-    bool target_is_new; /* there was no file of that name */
+    char *data_name;                 /* path of the target's data file, or NULL */
+    bool target_is_new, data_is_new; /* there was no file of that name */
     struct copy copy;
 };
 
@@ -112,67 +113,6 @@ static const char *find_conflict(const struct convert *c, int count)
 
 /* ---- sources --------------------------------------------------------------------------------- */
 
-/* -l NAME, or snapshot.id=…,snapshot.name=…: the id or name, or NULL. The caller frees it. */
-static char *parse_snapshot(const char *text, struct error **errp)
-{
-    if (strncmp(text, "snapshot.", strlen("snapshot.")) != 0) {
-        return xstrdup(text);
-    }
-    struct options *opts = options_parse(text, NULL, errp);
-    if (!opts) {
-        return NULL;
-    }
-    const char *id = options_get(opts, "snapshot.id"), *name = options_get(opts, "snapshot.name");
-    char *found = NULL;
-    if (options_check_used(opts, "-l", errp)) {
-        found = xstrdup(id ? id : name);
-    }
-    options_free(opts);
-    return found;
-}
-
-/* Both id and name were given: then both must be right. */
-static bool is_pair_there(struct block_node *node, const char *text)
-{
-    struct options *opts = strncmp(text, "snapshot.", strlen("snapshot.")) != 0
-                               ? NULL
-                               : options_parse(text, NULL, NULL);
-    const char *id = opts ? options_get(opts, "snapshot.id") : NULL;
-    const char *name = opts ? options_get(opts, "snapshot.name") : NULL;
-    bool found = !id || !name;
-    struct block_snapshot *list = NULL;
-    size_t count =
-        found || !img_ops(node)->snapshot_list ? 0 : img_ops(node)->snapshot_list(node, &list);
-
-    for (size_t i = 0; i < count; i++) {
-        found = found || (!strcmp(list[i].id, id) && !strcmp(list[i].name, name));
-    }
-    block_snapshots_free(list, count);
-    options_free(opts);
-    return found;
-}
-
-bool img_load_snapshot(struct block_backend *be, const char *text, struct error **errp)
-{
-    struct block_node *node = img_format_node(be);
-    autofree char *snapshot = parse_snapshot(text, errp);
-
-    if (!snapshot) {
-        return false;
-    }
-    if (!img_ops(node)->snapshot_load) {
-        error_set(errp,
-                  "Failed to load snapshot: Device '%s' (%s) does not support internal snapshots",
-                  node->filename, node->driver->name);
-        return false;
-    }
-    if (!is_pair_there(node, text)) {
-        error_set(errp, "Failed to load snapshot: Can't find snapshot");
-        return false;
-    }
-    return img_ops(node)->snapshot_load(node, snapshot, errp);
-}
-
 static bool open_sources(struct convert *c, int count, char **names, struct error **errp)
 {
     struct copy *copy = &c->copy;
@@ -192,7 +132,7 @@ static bool open_sources(struct convert *c, int count, char **names, struct erro
             return false;
         }
         copy->sources[copy->source_count++] = (struct copy_source){.be = be, .start = copy->total};
-        if (c->snapshot && !img_load_snapshot(be, c->snapshot, errp)) {
+        if (c->snapshot && !tool_load_snapshot(backend_root(be), c->snapshot, errp)) {
             return false;
         }
         struct copy_source *source = &copy->sources[i];
@@ -269,6 +209,20 @@ static bool check_creation_names(const char *format, const struct options *opts,
     return true;
 }
 
+/* What was there is not lost for bitmaps that a target of an old version could not keep. */
+static bool check_bitmaps_version(const struct convert *c, struct options *opts,
+                                  struct error **errp)
+{
+    const char *compat = options_get(opts, "compat");
+
+    if (!c->bitmaps || !compat || (strcmp(compat, "0.10") != 0 && strcmp(compat, "v2") != 0)) {
+        return true;
+    }
+    error_set(errp, "Cannot store dirty bitmaps in qcow2 v2 files; use compat=1.1 or leave "
+                    "--bitmaps out");
+    return false;
+}
+
 static bool create_target(struct convert *c, struct error **errp)
 {
     const char *format = c->out_format ? c->out_format : "raw";
@@ -276,7 +230,7 @@ static bool create_target(struct convert *c, struct error **errp)
 
     if (!opts || !check_creation_names(format, opts, errp) ||
         (c->backing && !img_set_backing(opts, format, c->backing, c->backing_format, errp)) ||
-        refuse_options(c, opts, errp)) {
+        refuse_options(c, opts, errp) || !check_bitmaps_version(c, opts, errp)) {
         options_free(opts);
         return false;
     }
@@ -288,7 +242,11 @@ static bool create_target(struct convert *c, struct error **errp)
         autofree char *size = xasprintf("%" PRIu64, c->copy.total);
         options_set(opts, "size", size); /* the sources', whatever -o says */
         c->target_is_new = img_is_new(c->target_name);
+        const char *data = options_get(opts, "data_file");
+        c->data_name = data ? block_image_backing_path(c->target_name, data, NULL) : NULL;
+        c->data_is_new = c->data_name && img_is_new(c->data_name);
         signals_catch();
+        tool_has_force_share(false);
         ok = block_image_create(c->target_name, format, opts, 0, errp);
     }
     if (!ok) {
@@ -359,6 +317,9 @@ static bool open_target(struct convert *c, struct error **errp)
     }
     struct block_node *node = img_format_node(copy->target);
     if (c->no_create && !check_format(c, node->driver->name, errp)) {
+        return false;
+    }
+    if (c->bitmaps && !bitmaps_check_target(copy->sources[0].be, copy->target, errp)) {
         return false;
     }
     if (backend_length(copy->target) < copy->total) {
@@ -470,6 +431,9 @@ static int run(void *fields, int count, char **operands, struct error **errp)
     close_all(c);
     if (!ok && (wrote || (began && !c->no_create))) {
         img_clean_up(c->target_name, c->target_is_new, errp);
+        if (c->data_name) {
+            img_clean_up(c->data_name, c->data_is_new, errp);
+        }
     }
     signals_release();
     return ok ? EXIT_SUCCESS : EXIT_FAILURE;
@@ -477,7 +441,10 @@ static int run(void *fields, int count, char **operands, struct error **errp)
 
 static void release(void *fields)
 {
-    free(((struct convert *)fields)->creation);
+    struct convert *c = fields;
+
+    free(c->creation);
+    free(c->data_name);
 }
 
 #define FIELD(member) offsetof(struct convert, member)

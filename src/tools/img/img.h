@@ -76,9 +76,6 @@ extern const struct img_command img_amend, img_bench, img_bitmap, img_check, img
     img_compare, img_convert, img_create, img_dd, img_info, img_map, img_measure, img_rebase,
     img_resize, img_snapshot;
 
-/* convert.c: -l: reads go to a snapshot of the image from now on. */
-bool img_load_snapshot(struct block_backend *be, const char *text, struct error **errp);
-
 /* ---- create.c -------------------------------------------------------------------------------- */
 
 /* -o of create, convert and amend: a list, perhaps NULL. */
@@ -96,6 +93,8 @@ void img_print_snapshots(const struct block_snapshot *list, size_t count);
 
 /* ---- for all commands (text.c) --------------------------------------------------------------- */
 
+/* Before the command runs: what errors may advise. */
+void img_begin(const struct img_command *command);
 /* Options of an image to open; what is NULL or 0 is as usual. */
 struct img_open {
     const char *filename, *format, *cache, *aio;

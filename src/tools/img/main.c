@@ -93,6 +93,7 @@ static int run_command(const struct img_command *command, int argc, char **argv,
             status = EXIT_FAILURE;
             break;
         }
+        img_begin(command);
         status = command->run(fields, argc - first, argv + first, errp);
         break;
     }
@@ -180,7 +181,6 @@ int main(int argc, char **argv)
     struct error *err = NULL;
     int status = EXIT_FAILURE;
 
-    tool_has_force_share();
     if (tool_start("ferry-img", true, &err)) {
         status = run(argc, argv, &err);
     }

@@ -80,7 +80,7 @@ static int co_look(const struct map *map, uint64_t offset, struct extent *extent
     } else if (owner && offset >= block_length(owner)) {
         /* Behind the end of a backing file that is shorter. */
         extent->present = false;
-        extent->depth = 0;
+        extent->depth = depth - 1;
     } else if (owner) {
         extent->filename = data_filename(owner);
     }

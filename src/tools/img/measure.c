@@ -119,7 +119,7 @@ static int run(void *fields, int count, char **operands, struct error **errp)
     }
     if (!driver->image || !driver->image->measure) {
         error_set(errp, "Block driver '%s' does not support size measurement", driver->name);
-    } else if (!m->snapshot || img_load_snapshot(be, m->snapshot, errp)) {
+    } else if (!m->snapshot || tool_load_snapshot(backend_root(be), m->snapshot, errp)) {
         measure(m, driver->image, be ? backend_root(be) : NULL, size, json, errp);
     }
     if (be) {

@@ -2,6 +2,7 @@
 /* What all commands of ferry-img open, parse and print alike. See img.h. */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -24,6 +25,15 @@ static void prepend_name(struct error **errp, const char *filename)
     }
 }
 
+static bool has_force_share;
+
+void img_begin(const struct img_command *command)
+{
+    for (const struct tool_option *o = command->options; o->letter || o->name; o++) {
+        has_force_share |= o->letter == 'U';
+    }
+}
+
 struct block_backend *img_open(const struct img_open *how, struct error **errp)
 {
     struct block_image_how image = {
@@ -41,6 +51,7 @@ struct block_backend *img_open(const struct img_open *how, struct error **errp)
         error_set(errp, "--image-opts and --format are mutually exclusive");
         return NULL;
     }
+    tool_has_force_share(has_force_share && !how->writable);
     struct block_backend *be = block_image_open(&image, errp);
     if (!be) {
         prepend_name(errp, how->filename);
@@ -76,19 +87,22 @@ struct block_node *img_format_node(struct block_backend *be)
 
 bool img_is_new(const char *filename)
 {
+    autofree char *path = block_image_path(filename);
     struct stat st;
 
-    return stat(filename, &st) < 0 && errno == ENOENT;
+    return path && stat(path, &st) < 0 && errno == ENOENT;
 }
 
 void img_clean_up(const char *filename, bool was_new, struct error **errp)
 {
+    autofree char *path = block_image_path(filename);
+    autofree char *file = path ? realpath(path, NULL) : NULL; /* not the link that leads there */
     struct stat st;
 
-    if (stat(filename, &st) < 0) {
+    if (path && (!file || stat(file, &st) < 0)) {
         return;
     }
-    if (was_new && S_ISREG(st.st_mode) && unlink(filename) == 0) {
+    if (was_new && file && S_ISREG(st.st_mode) && unlink(file) == 0) {
         error_add_hint(errp, "%s: target '%s' was incomplete and has been removed", tool_name(),
                        filename);
     } else {

@@ -140,7 +140,7 @@ int main(int argc, char **argv)
     bool is_done = false;
 
     tool_begin("ferry-io");
-    tool_has_force_share();
+    tool_has_force_share(true);
     bool ok = parse(argc, argv, &args, &is_done, &err) && (is_done || run(&args, &err));
     if (err) {
         error_report(err);

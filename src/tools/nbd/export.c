@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/options.h"
 #include "block/image.h"
+#include "tools/common/tool.h"
 #include "tools/nbd/nbd_tool.h"
 
 #define USER "ferry-nbd"
@@ -18,39 +19,12 @@ static bool unmaps(const struct nbd_args *args)
     return args->discard && (!strcmp(args->discard, "unmap") || !strcmp(args->discard, "on"));
 }
 
-/* -l: "NAME", "ID", or "snapshot.id=ID,snapshot.name=NAME". */
-static bool load_snapshot(struct block_node *node, const char *text, struct error **errp)
-{
-    const struct block_image_ops *ops = node->driver->image;
-
-    if (!ops || !ops->snapshot_load) {
-        error_set(errp, "Format '%s' of '%s' has no snapshots", node->driver->name, node->filename);
-        return false;
-    }
-    if (strncmp(text, "snapshot.", strlen("snapshot."))) {
-        return ops->snapshot_load(node, text, errp);
-    }
-    struct options *opts = options_parse(text, NULL, errp);
-    if (!opts) {
-        return false;
-    }
-    const char *id = options_get(opts, "snapshot.id"), *name = options_get(opts, "snapshot.name");
-    bool ok = options_check_used(opts, "-l", errp) && ops->snapshot_load(node,
-                                                                         id     ? id
-                                                                         : name ? name
-                                                                                : text,
-                                                                         errp);
-    options_free(opts);
-    return ok;
-}
-
 static struct block_backend *open_image(const struct nbd_args *args,
                                         const struct block_image_how *how, struct error **errp)
 {
     struct block_backend *be = block_image_open(how, errp);
 
-    if (be && args->snapshot &&
-        !load_snapshot(block_node_skip_filters(backend_root(be)), args->snapshot, errp)) {
+    if (be && args->snapshot && !tool_load_snapshot(backend_root(be), args->snapshot, errp)) {
         error_prepend(errp, "'%s', snapshot '%s': ", backend_root(be)->filename, args->snapshot);
         block_image_close(be);
         return NULL;

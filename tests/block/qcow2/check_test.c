@@ -647,6 +647,11 @@ static void no_snapshots_somewhere(struct image *i)
     image_put64(i, QCOW2_H_SNAPSHOTS_OFFSET, 0x12345);
 }
 
+static void no_snapshots_far_away(struct image *i)
+{
+    image_put64(i, QCOW2_H_SNAPSHOTS_OFFSET, UINT64_C(0x8000000000010000));
+}
+
 static void extensions_end_oddly(struct image *i)
 {
     image_put64(i, 0x70, 0x20000); /* of a header with 112 bytes */
@@ -718,6 +723,8 @@ static void mends_what_only_it_opens(void **state)
          "ERROR autoclear feature \"raw external data\" without a data file\n"},
         {make_plain, no_snapshots_somewhere,
          "ERROR snapshot table offset invalid (0x12345), of no snapshots\n"},
+        {make_plain, no_snapshots_far_away,
+         "ERROR snapshot table offset invalid (0x8000000000010000), of no snapshots\n"},
         {make_plain, extensions_end_oddly,
          "ERROR header extensions end with a length that does not fit\n"},
         {make_bitmaps, bitmap_granularity, "ERROR bitmap 'b0' has an impossible granularity\n"},

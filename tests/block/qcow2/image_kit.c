@@ -291,7 +291,7 @@ void snapshot_op(struct block_backend *be, const char *op, const char *arg, cons
     } else if (strcmp(op, "delete") == 0) {
         done = ops->snapshot_delete(node, arg, &err);
     } else if (strcmp(op, "load") == 0) {
-        done = ops->snapshot_load(node, arg, &err);
+        done = ops->snapshot_load(node, &(struct block_snapshot_key){.id_or_name = arg}, &err);
     }
     if (done == (message != NULL)) {
         fail_msg("%s %s: %s", op, arg, err ? error_message(err) : "should have failed");
