@@ -15,6 +15,8 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "block/backend.h"
+#include "block/event.h"
+#include "block/node.h"
 #include "chardev/chardev.h"
 #include "device/system.h"
 #include "hw/pm.h"
@@ -210,6 +212,45 @@ static void on_io_error(const struct system_io_error *e)
     } else {
         aio_call(vm.loop, carry_out_posted_io_error, error);
     }
+}
+
+/* An image's corruption on its way to the main loop. */
+struct corruption {
+    char *node;
+    json_t *data;
+};
+
+/* Main loop, which knows who has the node. */
+static void carry_out_corruption(void *opaque)
+{
+    struct corruption *corruption = opaque;
+    const char *device = "";
+
+    for (struct block_backend *be = backend_first(); be; be = backend_next(be)) {
+        struct block_node *root = backend_root(be);
+        if (root && !strcmp(block_node_skip_filters(root)->name, corruption->node)) {
+            device = backend_name(be);
+        }
+    }
+    json_object_set_new(corruption->data, "device", json_string(device));
+    qmp_event("BLOCK_IMAGE_CORRUPTED", corruption->data);
+    free(corruption->node);
+    free(corruption);
+}
+
+static void on_corruption(const struct block_corruption *c)
+{
+    struct corruption *corruption = xnew(struct corruption);
+
+    *corruption = (struct corruption){
+        .node = xstrdup(c->node),
+        .data = json_pack("{s:s, s:s, s:I, s:b}", "node-name", c->node, "msg", c->message, "offset",
+                          (json_int_t)c->offset, "fatal", c->fatal),
+    };
+    if (c->length) {
+        json_object_set_new(corruption->data, "size", json_integer((json_int_t)c->length));
+    }
+    aio_call(vm.loop, carry_out_corruption, corruption);
 }
 
 static const struct system_handlers handlers = {
@@ -528,6 +569,7 @@ bool lifecycle_init(struct aio_loop *loop, struct machine *machine,
     vm.uuid = uuid;
     vm.state = RUN_STATE_PRELAUNCH;
     system_set_handlers(&handlers);
+    block_set_corruption_handler(on_corruption);
     monitor_set_vm_ops(&monitor_ops);
     return init_signals(errp);
 }

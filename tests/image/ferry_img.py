@@ -1074,6 +1074,18 @@ def data_files(p, long):
         p.ferry(*words, status=1)
         if (p.ours / "a.raw").read_bytes() != before or (p.ours / "o.qcow2").exists():
             raise Fault(f"{' '.join(words)} changes a file")
+    # Zeroes that may be holes are holes in it.
+    for options in ("data_file=z.raw", "data_file=z.raw,data_file_raw=on"):
+        run([REFERENCE, "create", "-q", "-f", "qcow2", "-o", options, "z.qcow2", "16M"], p.ours, check=True)
+        run(["qemu-io", "-c", "write -P 5 0 16M", "z.qcow2"], p.ours, check=True)
+        ferry_io = p.program.with_name("ferry-io")
+        run([ferry_io, "-d", "unmap", "-c", "write -z -u 1M 14M", "z.qcow2"], p.ours, check=True)
+        run(["qemu-io", "-c", "read -P 5 0 1M", "-c", "read -P 0 1M 14M", "-c", "read -P 5 15M 1M", "z.qcow2"],
+            p.ours, check=True)
+        blocks = (p.ours / "z.raw").stat().st_blocks
+        if blocks * 512 > 4 << 20:
+            raise Fault(f"{options}: zeroes take {blocks} sectors")
+        run([REFERENCE, "check", "z.qcow2"], p.ours, check=True)
     p.ferry("convert", "-f", "raw", "-O", "qcow2", "-o", "data_file=file:data.raw", "a.raw", "o.qcow2")
     p.ferry("info", "o.qcow2")
     p.compare("a.raw", "o.qcow2")

@@ -2,6 +2,7 @@
 """virtio-blk as a driver sees it through qtest, the file as the host sees it, and what QMP tells."""
 import os
 import resource
+import subprocess
 
 from kit import pci
 from vmm.bench import (BARS, ECAM, MSI, QUIET, RAM, Fault, expect, expect_refusal, expect_that,
@@ -175,6 +176,28 @@ def test_disk_error(bench):
             expect("status", disk.finish()[0], status)
             expect_that((image.read_bytes()[200 * 512] == ord("n")) == (action == "stop"),
                         "the image is not what it should be")
+
+
+def test_disk_corrupt(bench):
+    """BLOCK_IMAGE_CORRUPTED, once: a cluster of the disk lies in the L1 table."""
+    image = bench.folder / "corrupt.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image, "4M"], check=True)
+    subprocess.run(["qemu-io", "-c", "write 0 64k", image], check=True, stdout=subprocess.DEVNULL)
+    with open(image, "r+b") as file:
+        file.seek(0x40000)
+        file.write((1 << 63 | 0x30000).to_bytes(8, "big"))
+    with bench.ferry("-M", "q35", "-object", "iothread,id=io0", "-drive",
+                     f"file={image},if=none,format=qcow2,id=d0,node-name=n", "-device",
+                     "virtio-blk-pci,drive=d0,iothread=io0") as ferry:
+        disk = disk_driver(bench, ferry, "q35")
+        disk.start(1 << pci.F_VERSION_1)
+        for _ in range(2):
+            expect("status", disk.request(pci.OUT, 0, data=b"n" * 512)[0], 1)
+        expect("event", ferry.qmp.event("BLOCK_IMAGE_CORRUPTED")["data"],
+               {"device": "d0", "node-name": "n", "offset": 0x30000, "size": 512, "fatal": True,
+                "msg": "Preventing invalid write on metadata (overlaps with active L1 table)"})
+        ferry.qmp.command("quit")
+        expect_that("BLOCK_IMAGE_CORRUPTED" not in ferry.qmp.events_until_end(), "told twice")
 
 
 def test_disk_shared(bench):

@@ -171,6 +171,7 @@ static int co_prepare_run(struct block_node *node, const struct search *q)
     struct qcow2_state *s = qcow2_of(node);
     uint64_t first = q->start >> s->refblock_bits, end = q->start + q->found;
     uint64_t last = (end - 1) >> s->refblock_bits, place, missing = 0;
+    uint64_t table = s->reftable_offset;
 
     for (uint64_t range = first; range <= last; range++) {
         missing += !qcow2_has_refblock(s, range << s->refblock_bits);
@@ -196,7 +197,7 @@ static int co_prepare_run(struct block_node *node, const struct search *q)
             return ret;
         }
     }
-    return 0;
+    return s->reftable_offset != table; /* the new one may lie in the run */
 }
 
 int64_t co_qcow2_alloc_clusters(struct block_node *node, uint64_t bytes)
@@ -311,6 +312,9 @@ void qcow2_free(struct block_node *node, uint64_t offset, uint64_t length, bool 
     uint64_t first = align_down(offset, s->cluster_size);
     struct qcow2_free entry = {first, qcow2_align_cluster(s, offset + length) - first, discard};
 
+    if (qcow2_check_free(node, entry.offset, entry.length) < 0) {
+        return; /* leaked: better than to give away a table that is in use */
+    }
     if (range_overlaps(entry.offset, entry.length, s->compressed_at, 1)) {
         s->compressed_at = 0; /* else its count could go up again */
     }

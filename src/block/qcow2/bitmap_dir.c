@@ -244,12 +244,13 @@ int co_qcow2_write_bitmap_dir(struct block_node *node, struct qcow2_bitmap **lis
     autofree uint8_t *dir = encode_dir(list, count, &to.size);
     co_mutex_lock(&s->lock);
     int64_t offset = co_qcow2_alloc_clusters(node, qcow2_align_cluster(s, to.size));
+    int ret = offset < 0 ? (int)offset : qcow2_check_overlap(node, 0, (uint64_t)offset, to.size);
     co_mutex_unlock(&s->lock);
-    if (offset < 0) {
-        return (int)offset;
+    if (ret < 0) {
+        return ret;
     }
     to.offset = (uint64_t)offset;
-    int ret = co_qcow2_pwrite(node, to.offset, dir, to.size);
+    ret = co_qcow2_pwrite(node, to.offset, dir, to.size);
     if (ret == 0) {
         ret = co_qcow2_mark_clean(node); /* flushes data and refcounts */
     }

@@ -268,7 +268,7 @@ void co_cache_read_ahead(struct qcow2_cache *cache, uint64_t offset, uint64_t le
 /* With mutex held. */
 static void mark_dirty(struct qcow2_cache *cache, struct qcow2_slice *slice)
 {
-    if (slice->is_dirty) {
+    if (slice->is_dirty || slice->is_gone) {
         return;
     }
     slice->is_dirty = true;

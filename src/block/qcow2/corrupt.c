@@ -17,6 +17,7 @@
 #include "base/bytes.h"
 #include "base/log.h"
 #include "base/range.h"
+#include "block/event.h"
 #include "block/qcow2/direct.h"
 #include "block/qcow2/qcow2.h"
 
@@ -257,10 +258,11 @@ static unsigned inactive_l1_at(const struct qcow2_state *s, uint64_t offset, uin
     return 0;
 }
 
-int qcow2_check_overlap(struct block_node *node, unsigned ignore, uint64_t offset, uint64_t length)
+/* What of the kinds there is in a range; 0: nothing. */
+static unsigned kinds_in(const struct qcow2_state *s, unsigned wanted, uint64_t offset,
+                         uint64_t length)
 {
-    struct qcow2_state *s = qcow2_of(node);
-    unsigned wanted = s->overlap_checks & ~ignore, hit = 0;
+    unsigned hit = 0;
 
     if (!wanted || !length) {
         return 0;
@@ -273,11 +275,35 @@ int qcow2_check_overlap(struct block_node *node, unsigned ignore, uint64_t offse
     if (!hit && wanted & QCOW2_OVERLAP_INACT_L1) {
         hit = inactive_l1_at(s, offset, length);
     }
+    return hit;
+}
+
+int qcow2_check_overlap(struct block_node *node, unsigned ignore, uint64_t offset, uint64_t length)
+{
+    struct qcow2_state *s = qcow2_of(node);
+    unsigned hit = kinds_in(s, s->overlap_checks & ~ignore, offset, length);
+
     if (!hit) {
         return 0;
     }
     qcow2_signal_corruption(node, true, offset, length,
                             "Preventing invalid write on metadata (overlaps with %s)",
+                            kind_name(hit));
+    return -EIO;
+}
+
+int qcow2_check_free(struct block_node *node, uint64_t offset, uint64_t length)
+{
+    struct qcow2_state *s = qcow2_of(node);
+    /* A table that is a snapshot's, too, stays there. */
+    unsigned kinds = s->overlap_checks & ~(QCOW2_OVERLAP_INACT_L1 | QCOW2_OVERLAP_INACT_L2);
+    unsigned hit = kinds_in(s, kinds, offset, length);
+
+    if (!hit) {
+        return 0;
+    }
+    qcow2_signal_corruption(node, true, offset, length,
+                            "Preventing invalid free of metadata (overlaps with %s)",
                             kind_name(hit));
     return -EIO;
 }
@@ -304,6 +330,13 @@ void qcow2_signal_corruption(struct block_node *node, bool fatal, uint64_t offse
     va_start(ap, fmt);
     autofree char *text = xvasprintf(fmt, ap);
     va_end(ap);
+    block_tell_corruption(&(struct block_corruption){
+        .node = node->name,
+        .message = text,
+        .offset = offset,
+        .length = length,
+        .fatal = fatal,
+    });
     autofree char *where =
         length ? xasprintf(" (offset 0x%" PRIx64 ", size 0x%" PRIx64 ")", offset, length)
                : xasprintf(" (offset 0x%" PRIx64 ")", offset);

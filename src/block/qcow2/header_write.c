@@ -120,7 +120,7 @@ int co_qcow2_write_header(struct block_node *node, bool *unsure)
     autofree uint8_t *cluster = xaligned_alloc(4096, align_up(s->cluster_size, 4096));
     autofree uint8_t *old = xaligned_alloc(4096, align_up(s->cluster_size, 4096));
     uint32_t end = 0;
-    bool dummy;
+    bool dummy = false;
 
     unsure = unsure ? unsure : &dummy;
     *unsure = false;
@@ -180,7 +180,10 @@ int co_qcow2_set_incompatible(struct block_node *node, uint64_t set, uint64_t cl
         return 0;
     }
     int ret = co_write_feature(node, QCOW2_H_INCOMPATIBLE, value);
-    if (ret == 0) {
+    if (ret < 0 && clear & QCOW2_INCOMPAT_DIRTY) {
+        value = s->incompatible & ~QCOW2_INCOMPAT_DIRTY; /* perhaps: then it is to be set again */
+    }
+    if (ret == 0 || clear & QCOW2_INCOMPAT_DIRTY) {
         s->incompatible = value;
         atomic_store(&s->dirty_bit, value & QCOW2_INCOMPAT_DIRTY);
     }

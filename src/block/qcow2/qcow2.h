@@ -253,6 +253,8 @@ void co_qcow2_mark_corrupt(struct block_node *node);
 /* 0, or -EIO after qcow2_signal_corruption(); ignore: kinds that it may be. No I/O, does not yield:
  * inactive L2 tables are not looked at here. */
 int qcow2_check_overlap(struct block_node *node, unsigned ignore, uint64_t offset, uint64_t length);
+/* The same for clusters that are about to be given away. */
+int qcow2_check_free(struct block_node *node, uint64_t offset, uint64_t length);
 /* -EIO after qcow2_signal_corruption(): a cluster to put a table in is one already, by its readers. */
 int qcow2_not_free(struct block_node *node, uint64_t offset);
 /* The map that the checks use: from the tables (at open, and after image operations); changes. Under

@@ -350,7 +350,10 @@ int co_qcow2_grow_reftable(struct block_node *node, uint64_t range)
     set_reftable_size(s, (uint32_t)size);
     int64_t offset = co_qcow2_alloc_clusters(node, size * 8);
     s->is_growing_reftable = false;
-    int ret = offset < 0 ? (int)offset : co_qcow2_reserve(node, (uint64_t)offset, size * 8);
+    int ret = offset < 0 ? (int)offset : qcow2_check_overlap(node, 0, (uint64_t)offset, size * 8);
+    if (ret == 0) {
+        ret = co_qcow2_reserve(node, (uint64_t)offset, size * 8);
+    }
     if (ret < 0) {
         if (offset >= 0) {
             co_qcow2_unref(node, (uint64_t)offset, size * 8, false);

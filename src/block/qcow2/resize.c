@@ -86,8 +86,12 @@ static int co_grow_l1(struct block_node *node, uint32_t entries, struct error **
     block_debug_event(node->file, BLOCK_EVENT_L1_GROW_ALLOC_TABLE);
     co_mutex_lock(&s->lock);
     int64_t offset = co_qcow2_alloc_clusters(node, qcow2_align_cluster(s, (uint64_t)entries * 8));
+    int ret = offset < 0 ? (int)offset
+                         : qcow2_check_overlap(node, 0, (uint64_t)offset, (uint64_t)entries * 8);
     co_mutex_unlock(&s->lock);
-    int ret = offset < 0 ? (int)offset : co_qcow2_mark_clean(node);
+    if (ret == 0) {
+        ret = co_qcow2_mark_clean(node);
+    }
     if (ret == 0) {
         ret = co_write_l1(node, (uint64_t)offset, entries);
     }

@@ -18,8 +18,8 @@ static const uint8_t zeroes[ZERO_BUFFER] __attribute__((aligned(4096)));
 
 struct change {
     struct block_node *node;
-    bool discard; /* else zeroes */
-    bool unmap;   /* clusters go */
+    bool unmap; /* clusters go */
+    bool holes; /* so does the space in a raw data file */
 };
 
 /* ---- entries ---------------------------------------------------------------------------------- */
@@ -91,9 +91,9 @@ static int co_change_data_file(const struct change *c, uint64_t offset, uint64_t
     }
     if (s->data_file_raw) {
         return block_co_write_zeroes(s->data_file, offset, length,
-                                     c->unmap ? BLOCK_REQ_MAY_UNMAP : 0);
+                                     c->holes ? BLOCK_REQ_MAY_UNMAP : 0);
     }
-    for (uint64_t done = 0; done < length && c->discard && s->discard_request && ret == 0;
+    for (uint64_t done = 0; done < length && c->unmap && s->discard_request && ret == 0;
          done += e.length) {
         ret = co_qcow2_map(c->node, offset + done, length - done, &e);
         if (ret == 0 && (e.kind == QCOW2_NORMAL || e.kind == QCOW2_ZERO_ALLOC)) {
@@ -246,7 +246,7 @@ static int co_finish(struct block_node *node, int ret, unsigned flags)
     if (ret == 0 && flags & BLOCK_REQ_FUA) {
         ret = co_qcow2_commit(node, true);
     }
-    if (ret < 0 && qcow2_of(node)->corrupt) {
+    if (qcow2_of(node)->corrupt) { /* also by what was to be given away */
         co_qcow2_mark_corrupt(node);
     }
     return ret;
@@ -255,7 +255,8 @@ static int co_finish(struct block_node *node, int ret, unsigned flags)
 int qcow2_co_write_zeroes(struct block_node *node, uint64_t offset, uint64_t length, unsigned flags)
 {
     struct qcow2_state *s = qcow2_of(node);
-    struct change c = {.node = node, .unmap = flags & BLOCK_REQ_MAY_UNMAP && !s->has_data_file};
+    bool unmap = flags & BLOCK_REQ_MAY_UNMAP;
+    struct change c = {.node = node, .unmap = unmap && !s->data_file_raw, .holes = unmap};
     uint64_t end = offset + length;
 
     if (s->corrupt) {
@@ -284,7 +285,7 @@ int qcow2_co_write_zeroes(struct block_node *node, uint64_t offset, uint64_t len
 int qcow2_co_discard(struct block_node *node, uint64_t offset, uint64_t length)
 {
     struct qcow2_state *s = qcow2_of(node);
-    const struct change c = {.node = node, .discard = true, .unmap = true};
+    const struct change c = {.node = node, .unmap = true, .holes = true};
 
     if (s->corrupt) {
         return -EIO;

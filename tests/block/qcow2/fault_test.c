@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/bytes.h"
 #include "base/range.h"
 #include "block/image.h"
 #include "block/qcow2/qcow2.h"
@@ -344,6 +345,39 @@ static void failed_table(void **state)
     free(content);
 }
 
+/* The dirty bit of lazy refcounts is cleared, but the flush after that fails: nobody knows whether it
+ * is, so the next flush sets it before it leaves counts behind. */
+static void dirty_bit_half_cleared(void **state)
+{
+    uint8_t piece[4096], header[8];
+
+    memset(piece, 9, sizeof(piece));
+    qkit_run("rm -f seed; qemu-img create -f qcow2 -o lazy_refcounts=on,cluster_size=4k seed 4M");
+    for (unsigned n = 1; n < 8; n++) {
+        disk_load("seed", LIMIT);
+        struct block_backend *be = kit_drive("driver=qcow2,file.driver=disk,if=none");
+        struct block_node *root = backend_root(be);
+        assert_int_equal(kit_write(be, 0, piece, sizeof(piece)), 0);
+        assert_int_equal(kit_flush(be), 0);
+        disk_fail(DISK_FLUSH, n, 1, EIO);
+        struct error *err = NULL;
+        block_node_reopen(root, root->flags & ~BLOCK_OPEN_RDWR, &err); /* may fail */
+        error_free(err);
+        disk_fail(DISK_FLUSH, 0, 0, 0);
+        if (!(root->flags & BLOCK_OPEN_RDWR)) {
+            assert_true(block_node_reopen(root, root->flags | BLOCK_OPEN_RDWR, NULL));
+        }
+        assert_int_equal(kit_write(be, MiB, piece, sizeof(piece)), 0);
+        assert_int_equal(kit_flush(be), 0);
+        disk_save("q"); /* as after a crash now */
+        qkit_run("cp q crashed");
+        kit_close();
+        disk_unload();
+        kit_read_file("crashed", QCOW2_H_INCOMPATIBLE, header, 8);
+        assert_true(load_be64(header) & QCOW2_INCOMPAT_DIRTY);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -355,6 +389,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(copied_nothing, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(failed_drop, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(failed_table, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(dirty_bit_half_cleared, kit_setup, kit_teardown),
     };
 
     return cmocka_run_group_tests(tests, kit_enter_directory, kit_leave_directory);

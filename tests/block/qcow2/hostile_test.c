@@ -271,6 +271,111 @@ static void entries_that_point_anywhere(void **state)
     }
 }
 
+/* Cluster 1 of the guest's disk lies in the L2 table that maps it. Given away, the table would be lost,
+ * and all that it maps. */
+static void free_of_a_table(void **state)
+{
+    uint8_t data[4096];
+
+    make_image();
+    poke(0x40008, 8, 0x40000);
+    kit_capture_stderr();
+    struct block_backend *be = kit_drive(OPEN ",discard=unmap");
+    kit_discard(be, CLUSTER, CLUSTER);
+    assert_int_equal(kit_flush(be), -EIO);
+    assert_int_equal(kit_write(be, 4 * CLUSTER, data, sizeof(data)), -EIO);
+    kit_close();
+    char *said = kit_captured();
+    is_corrupt_now(said, "Preventing invalid free of metadata (overlaps with active L2 table)");
+    free(said);
+    kit_capture_stderr();
+    be = kit_drive(OPEN ",readonly=on");
+    assert_int_equal(kit_read(be, 0, data, sizeof(data)), 0);
+    assert_int_equal(data[0], 7);
+    kit_close();
+    free(kit_captured());
+}
+
+static void any_end(void *opaque, int ret)
+{
+    *(int *)opaque = 1;
+}
+
+static void wait_for(const int *done)
+{
+    while (!*done) {
+        aio_loop_poll(aio_loop_current(), true);
+    }
+}
+
+/* The same where nothing is looked for: a write has the table in its hand when that is given away. */
+static void table_gone_under_a_write(void **state)
+{
+    static const uint8_t data[4096] = {1};
+    struct iovec vec;
+    struct block_iov iov = block_iov_of(&vec, (void *)(uintptr_t)data, sizeof(data));
+    int a = 0, b = 0;
+
+    make_image();
+    poke(0x40008, 8, 0x40000);
+    kit_capture_stderr();
+    struct block_backend *be =
+        kit_drive("if=none,driver=qcow2,overlap-check=none,discard=unmap,file.driver=blkdebug,"
+                  "file.image.driver=file,file.image.filename=q");
+    struct block_node *root = backend_root(be);
+    assert_int_equal(block_debug_break(root, "write_aio", "A"), 0);
+    backend_aio_pwritev(be, 2 * CLUSTER, &iov, 0, 0, any_end, &a);
+    assert_int_equal(block_debug_wait_break(root, "A"), 0);
+    assert_int_equal(kit_discard(be, CLUSTER, CLUSTER), 0);
+    kit_flush(be);
+    assert_int_equal(block_debug_break(root, "write_aio", "B"), 0);
+    backend_aio_pwritev(be, 3 * CLUSTER, &iov, 0, 0, any_end, &b);
+    assert_int_equal(block_debug_wait_break(root, "B"), 0);
+    assert_int_equal(block_debug_resume(root, "A"), 0);
+    wait_for(&a);
+    kit_flush(be);
+    assert_int_equal(block_debug_resume(root, "B"), 0);
+    wait_for(&b);
+    kit_flush(be);
+    kit_close();
+    free(kit_captured());
+}
+
+static int co_resize(void *opaque)
+{
+    return block_co_truncate(opaque, 2 * GiB, BLOCK_PREALLOC_OFF, NULL);
+}
+
+/* The refcounts call the only L2 table free: nothing new is put there. */
+static void new_tables_in_one_in_use(void **state)
+{
+    uint8_t data[4096];
+
+    for (unsigned kind = 0; kind < 2; kind++) {
+        make_image();
+        if (kind == 1) {
+            qkit_run("qemu-img bitmap --add q b");
+        }
+        poke(0x20000 + 2 * 4, 2, 0);
+        kit_capture_stderr();
+        if (kind == 0) {
+            struct block_backend *be = kit_drive(OPEN);
+            assert_int_equal(block_run(co_resize, backend_root(be)), -EIO);
+            kit_close();
+        } else { /* the directory of bitmaps, which says that they are in use */
+            kit_drive_fails(OPEN,
+                            "Could not mark the bitmaps of 'q' as in use: Input/output error");
+        }
+        free(kit_captured());
+        kit_capture_stderr();
+        struct block_backend *be = kit_drive(OPEN ",readonly=on");
+        assert_int_equal(kit_read(be, 0, data, sizeof(data)), 0);
+        assert_int_equal(data[0], 7);
+        kit_close();
+        free(kit_captured());
+    }
+}
+
 static void checks_can_be_off(void **state)
 {
     uint8_t data[512] = {1}, entry[8];
@@ -484,6 +589,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(backing_loops, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(backing_without_format, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(entries_that_point_anywhere, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(free_of_a_table, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(table_gone_under_a_write, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(new_tables_in_one_in_use, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(checks_can_be_off, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(new_table_in_one_that_loads, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(inactive_tables_cost_little, kit_setup, kit_teardown),
