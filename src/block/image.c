@@ -114,6 +114,13 @@ char *block_image_backing_path(const char *image_filename, const char *backing, 
     return xasprintf("%.*s%s", folder, image_filename, backing);
 }
 
+char *block_image_data_path(const char *image_filename, const char *data_file, struct error **errp)
+{
+    bool has_prefix = !strncmp(data_file, "file:", strlen("file:"));
+
+    return block_image_backing_path(image_filename, data_file + (has_prefix ? 5 : 0), errp);
+}
+
 char *block_image_path(const char *filename)
 {
     struct options *opts = block_filename_parse(filename, NULL);

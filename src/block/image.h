@@ -74,6 +74,10 @@ struct block_node *block_image_open_node(const struct block_image_how *how, stru
 /* The host file that an image's name opens, or NULL if it is none ("nbd://…") or not known. The caller
  * frees it. */
 char *block_image_path(const char *filename);
+/* The same for a data_file= ("file:NAME" or NAME). */
+char *block_image_data_path(const char *image_filename, const char *data_file, struct error **errp);
+/* A file that is about to be emptied must not be open, under whatever name. */
+bool block_image_check_unused(const char *path, struct error **errp);
 char *block_image_backing_path(const char *image_filename, const char *backing,
                                struct error **errp);
 /* The same for an open image: the folder is that of the file at its bottom. */

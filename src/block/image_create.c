@@ -68,7 +68,7 @@ static bool is_same_file(const char *a, const char *b)
 }
 
 /* A source that was opened without locks, or what is below it, must not be emptied. */
-static bool check_not_open(const char *path, struct error **errp)
+bool block_image_check_unused(const char *path, struct error **errp)
 {
     for (struct block_node *node = block_node_first(); node; node = node->next) {
         if (node->driver->is_protocol && node->filename && is_same_file(path, node->filename)) {
@@ -80,12 +80,43 @@ static bool check_not_open(const char *path, struct error **errp)
     return true;
 }
 
+/* ---- the data file ---------------------------------------------------------------------------- */
+
+/* It is emptied, like the image. */
+static bool check_data_file(const char *filename, struct options *opts, struct error **errp)
+{
+    const char *name = options_get(opts, "data_file"), *backing = options_get(opts, "backing_file");
+    autofree char *full = name ? block_image_data_path(filename, name, NULL) : NULL;
+    autofree char *path = full ? block_image_path(full) : NULL;
+    autofree char *image = block_image_path(filename);
+    autofree char *full_backing =
+        backing ? block_image_backing_path(filename, backing, NULL) : NULL;
+    autofree char *base = full_backing ? block_image_path(full_backing) : NULL;
+
+    if (!path) {
+        return true; /* whoever makes it says what is wrong with its name */
+    }
+    if (image && (!strcmp(path, image) || is_same_file(path, image))) {
+        error_set(errp, "'%s' cannot be the image and its data file; give data_file= another name",
+                  path);
+        return false;
+    }
+    if (base && is_same_file(path, base)) {
+        error_set(errp,
+                  "'%s' cannot be the backing file and the data file; give data_file= another name",
+                  path);
+        return false;
+    }
+    return block_image_check_unused(path, errp);
+}
+
 /* ---- the backing file ------------------------------------------------------------------------ */
 
 /* Opens the backing file to see that it is there, and how long it is. */
-static bool look_at_backing(const char *filename, const char *backing, const char *format,
+static bool look_at_backing(const char *filename, const char *format, struct options *opts,
                             uint64_t *size, struct error **errp)
 {
+    const char *backing = options_get(opts, "backing_file");
     autofree char *path = block_image_backing_path(filename, backing, errp);
 
     if (!path) {
@@ -107,8 +138,9 @@ static bool look_at_backing(const char *filename, const char *backing, const cha
         return false;
     }
     *size = block_length(node);
+    bool ok = check_data_file(filename, opts, errp); /* while all of the chain is open */
     block_node_unref(node);
-    return true;
+    return ok;
 }
 
 static bool apply_backing(const char *filename, struct options *opts, unsigned flags,
@@ -149,7 +181,7 @@ static bool apply_backing(const char *filename, struct options *opts, unsigned f
     if (flags & BLOCK_CREATE_NO_BACKING_CHECK) {
         return true;
     }
-    if (!look_at_backing(filename, backing, format, &size, errp)) {
+    if (!look_at_backing(filename, format, opts, &size, errp)) {
         return false;
     }
     if (!options_has(opts, "size")) {
@@ -157,36 +189,6 @@ static bool apply_backing(const char *filename, struct options *opts, unsigned f
         options_set(opts, "size", text);
     }
     return true;
-}
-
-/* ---- the data file ---------------------------------------------------------------------------- */
-
-/* It is emptied, like the image. */
-static bool check_data_file(const char *filename, struct options *opts, struct error **errp)
-{
-    const char *name = options_get(opts, "data_file"), *backing = options_get(opts, "backing_file");
-    autofree char *full = name ? block_image_backing_path(filename, name, NULL) : NULL;
-    autofree char *path = full ? block_image_path(full) : NULL;
-    autofree char *image = block_image_path(filename);
-    autofree char *full_backing =
-        backing ? block_image_backing_path(filename, backing, NULL) : NULL;
-    autofree char *base = full_backing ? block_image_path(full_backing) : NULL;
-
-    if (!path) {
-        return true; /* whoever makes it says what is wrong with its name */
-    }
-    if (image && (!strcmp(path, image) || is_same_file(path, image))) {
-        error_set(errp, "'%s' cannot be the image and its data file; give data_file= another name",
-                  path);
-        return false;
-    }
-    if (base && is_same_file(path, base)) {
-        error_set(errp,
-                  "'%s' cannot be the backing file and the data file; give data_file= another name",
-                  path);
-        return false;
-    }
-    return check_not_open(path, errp);
 }
 
 /* ---- the format ------------------------------------------------------------------------------- */
@@ -245,7 +247,8 @@ static struct block_node *make_file(const char *filename, struct options *opts, 
 
         options_set(file_opts, "filename", path ? path : "");
         take_protocol_options(file_opts, opts, is_raw);
-        bool ok = (!path || check_not_open(path, errp)) && driver->create(file_opts, errp);
+        bool ok =
+            (!path || block_image_check_unused(path, errp)) && driver->create(file_opts, errp);
         if (!existed && access(path, F_OK) == 0) {
             *made = xstrdup(path);
         }

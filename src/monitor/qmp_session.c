@@ -18,6 +18,7 @@ struct qmp_session {
     void (*output)(void *opaque, const char *text, size_t size);
     void *opaque;
     bool open, negotiated;
+    unsigned client; /* the one that is served; another one may come while a command runs */
     char *input;
     size_t size, capacity;
     struct qmp_scan scan;
@@ -285,6 +286,7 @@ static void handle_request(struct qmp_session *session, const char *text, size_t
         json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &parse_error);
     json_t *id = request ? json_object_get(request, "id") : NULL, *result;
     struct error *err = NULL;
+    unsigned client = session->client;
 
     if (!request) {
         autofree char *why = xasprintf("JSON parse error, %s", parse_error.text);
@@ -297,7 +299,10 @@ static void handle_request(struct qmp_session *session, const char *text, size_t
         return;
     }
     result = run_command(session, request, &err);
-    if (result) {
+    if (!session->open || session->client != client) {
+        json_decref(result); /* who asked has gone */
+        error_free(err);
+    } else if (result) {
         json_t *reply = json_pack("{s:o}", "return", result);
         if (id) {
             json_object_set(reply, "id", id);
@@ -362,16 +367,20 @@ static void process_input(struct qmp_session *session)
             discard_line(session);
             continue;
         }
+        unsigned client = session->client;
         handle_request(session, session->input, used);
-        if (session->open) {
-            drop_input(session, used);
+        if (!session->open || session->client != client) {
+            return; /* and the input with it */
         }
+        drop_input(session, used);
     }
 }
 
 void qmp_session_input(struct qmp_session *session, const char *data, size_t size)
 {
-    while (size && session->open) {
+    unsigned client = session->client;
+
+    while (size && session->open && session->client == client) {
         size_t n = MIN(size, INPUT_MAX - session->size);
 
         if (n == 0) {
@@ -402,6 +411,7 @@ void qmp_session_event(struct qmp_session *session, json_t *event)
 void qmp_session_open(struct qmp_session *session)
 {
     session->open = true;
+    session->client++;
     session->negotiated = session->discarding = false;
     session->size = 0;
     session->scan = (struct qmp_scan){0};

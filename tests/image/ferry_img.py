@@ -1067,9 +1067,18 @@ def data_files(p, long):
     """A new image's data file is none that the command reads, and has a plain name in the image."""
     p.prepare(*RAW)
     before = (p.ours / "a.raw").read_bytes()
+    (p.ours / "sub").mkdir()
+    shutil.copy(p.ours / "a.raw", p.ours / "sub")
+    p.ferry("create", "-q", "-f", "qcow2", "-b", "a.raw", "-F", "raw", "base.qcow2")
+    for words in (["create", "-f", "qcow2", "-b", "a.raw", "-F", "raw", "-o", "data_file=file:a.raw", "sub/o.qcow2"],
+                  ["convert", "-U", "-O", "qcow2", "-o", "data_file=file:a.raw", "sub/a.raw", "sub/o.qcow2"]):
+        p.ferry(*words, status=1)
+        if (p.ours / "sub/a.raw").read_bytes() != before or (p.ours / "sub/o.qcow2").exists():
+            raise Fault(f"{' '.join(words)} changes a file")
     for words in (["convert", "-U", "-f", "raw", "-O", "qcow2", "-o", "data_file=a.raw", "a.raw", "o.qcow2"],
                   ["create", "-f", "qcow2", "-b", "a.raw", "-F", "raw", "-o", "data_file=a.raw", "o.qcow2"],
                   ["create", "-f", "qcow2", "-o", "data_file=./o.qcow2", "o.qcow2", "1M"],
+                  ["create", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", "-o", "data_file=a.raw", "o.qcow2"],
                   ["create", "-f", "qcow2", "-o", "data_file=nbd://host/x", "o.qcow2", "1M"]):
         p.ferry(*words, status=1)
         if (p.ours / "a.raw").read_bytes() != before or (p.ours / "o.qcow2").exists():

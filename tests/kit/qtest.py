@@ -171,6 +171,10 @@ class Qmp:
                 return reply
             self._events.append(reply)
 
+    def raw_send(self, text):
+        """Does not wait for a reply."""
+        self._lines.send(text.encode())
+
     def command(self, name, **arguments):
         """The value returned; members may have '_' for '-'."""
         arguments = {key.replace("_", "-"): value for key, value in arguments.items()}

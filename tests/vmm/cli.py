@@ -495,6 +495,16 @@ def test_qmp_one_at_a_time(bench):
         connection.close()
         thread.join(TIMEOUT)
         late.join(TIMEOUT)
+        # A client that goes away while its command waits, and another one on the same socket.
+        other.raw_send(json.dumps({"execute": "blockdev-add", "arguments": {
+            "driver": "nbd", "node-name": "n1", "server": {"type": "unix", "path": str(bench.folder / "silent")}}}))
+        connection, _ = silent.accept()
+        other.close()
+        other = connect(path)
+        time.sleep(0.2)
+        connection.close()
+        other = Qmp(other)
+        expect("status", other.command("query-status")["status"], "running")
         expect("replies", len(replies), 2)
         expect_that("Failed to connect" in replies[0], f"the first was answered {replies[0]}")
         expect("nodes", [node["node-name"] for node in

@@ -34,11 +34,6 @@ static const char *fault_of(const struct qcow2_state *s, const struct qcow2_bitm
     return qcow2_bitmap_fault(s, b);
 }
 
-static bool is_usable(const struct block_bitmap *bitmap)
-{
-    return bitmap->persistent && !bitmap->inconsistent;
-}
-
 static int co_load(struct block_node *node, struct qcow2_bitmap *from, struct block_bitmap *last,
                    uint64_t *budget, struct block_bitmap **made)
 {
@@ -97,7 +92,8 @@ static int co_load_all(struct block_node *node, struct error **errp)
     return 0;
 }
 
-/* From now on the image does not say what the bits are. */
+/* From now on the image does not say what the bits are; nor do those that could not be loaded, when
+ * something is written. */
 static int co_mark_in_use(struct block_node *node, struct error **errp)
 {
     struct qcow2_state *s = qcow2_of(node);
@@ -105,7 +101,7 @@ static int co_mark_in_use(struct block_node *node, struct error **errp)
 
     for (struct block_bitmap *b = node->bitmaps; b; b = b->next) {
         struct qcow2_bitmap *kept = b->kept;
-        if (is_usable(b) && kept) {
+        if (b->persistent && kept && (!b->inconsistent || !(kept->flags & QCOW2_BITMAP_IN_USE))) {
             kept->flags |= QCOW2_BITMAP_IN_USE;
             any = true;
         }

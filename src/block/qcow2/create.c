@@ -303,7 +303,7 @@ static int co_create(void *opaque)
 static bool create_data_file(const struct block_node *file, const struct qcow2_create_options *o,
                              char **made, struct error **errp)
 {
-    autofree char *path = block_image_backing_path(file->filename, o->data_file, errp);
+    autofree char *path = block_image_data_path(file->filename, o->data_file, errp);
     autofree char *size = xasprintf("%" PRIu64, o->size);
     struct options *opts = path ? block_filename_parse(path, errp) : NULL;
 
@@ -322,7 +322,7 @@ static bool create_data_file(const struct block_node *file, const struct qcow2_c
         bool existed = !target || access(target, F_OK) == 0;
         options_set(opts, "size", size);
         options_set(opts, "preallocation", block_prealloc_names[o->prealloc]);
-        ok = driver->create(opts, errp);
+        ok = (!target || block_image_check_unused(target, errp)) && driver->create(opts, errp);
         if (!existed && access(target, F_OK) == 0) {
             *made = xstrdup(target);
         }

@@ -243,7 +243,7 @@ static bool create_target(struct convert *c, struct error **errp)
         options_set(opts, "size", size); /* the sources', whatever -o says */
         c->target_is_new = img_is_new(c->target_name);
         const char *data = options_get(opts, "data_file");
-        c->data_name = data ? block_image_backing_path(c->target_name, data, NULL) : NULL;
+        c->data_name = data ? block_image_data_path(c->target_name, data, NULL) : NULL;
         c->data_is_new = c->data_name && img_is_new(c->data_name);
         signals_catch();
         tool_has_force_share(false);
