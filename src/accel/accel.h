@@ -88,6 +88,12 @@ struct accel_ops {
     void (*vcpu_inject_nmi)(struct vcpu *vcpu);
     /* An SMI, where accel.has_smm. True: it is taken at the next entry, even if the vCPU is halted. */
     bool (*vcpu_inject_smi)(struct vcpu *vcpu);
+    /* The engine has an SMI or NMI that the vCPU takes when it runs, halted or not; NULL: it keeps none.
+     * vCPU thread. */
+    bool (*vcpu_has_event)(struct vcpu *vcpu);
+    /* It is in SMM, where INIT waits for RSM; who leaves it comes back from vcpu_run. NULL: never, or the
+     * engine sees to that. vCPU thread. */
+    bool (*vcpu_in_smm)(struct vcpu *vcpu);
     /* The machine has SMM: address_space_smm counts from now on. Before vCPUs run, once. NULL: it always
      * does. Machine lock held. */
     void (*enable_smm)(struct accel *accel);

@@ -56,7 +56,8 @@ static void take_init_sipi(struct vcpu *vcpu)
     struct error *err = NULL;
     uint32_t requests;
 
-    if (!(atomic_load_explicit(&vcpu->requests, memory_order_relaxed) & both)) {
+    if (!(atomic_load_explicit(&vcpu->requests, memory_order_relaxed) & both) ||
+        (ops->vcpu_in_smm && ops->vcpu_in_smm(vcpu))) {
         return;
     }
     requests = atomic_fetch_and(&vcpu->requests, ~both);
@@ -151,6 +152,7 @@ static bool deliver_smi(struct vcpu *vcpu)
 
 bool vcpu_deliver(struct vcpu *vcpu)
 {
+    const struct accel_ops *ops = vcpu->accel->ops;
     bool has_smi;
 
     if (vcpu->lapic) {
@@ -161,12 +163,12 @@ bool vcpu_deliver(struct vcpu *vcpu)
     }
     if (atomic_load_explicit(&vcpu->requests, memory_order_relaxed) & VCPU_REQUEST_NMI) {
         atomic_fetch_and(&vcpu->requests, ~VCPU_REQUEST_NMI);
-        vcpu->accel->ops->vcpu_inject_nmi(vcpu);
+        ops->vcpu_inject_nmi(vcpu);
         vcpu->halted = false;
     }
     has_smi = deliver_smi(vcpu);
     if (vcpu->accel->irqchip != IRQCHIP_ON) {
         deliver_interrupt(vcpu);
     }
-    return !vcpu->halted || has_smi;
+    return !vcpu->halted || has_smi || (ops->vcpu_has_event && ops->vcpu_has_event(vcpu));
 }

@@ -155,19 +155,24 @@ static uint64_t smi_read(void *opaque, uint64_t offset, unsigned size)
 {
     const struct ich9_lpc *d = opaque;
 
-    return offset == 0 ? d->smi_enable | (d->has_smm ? SMI_EN_EOS : 0) : d->smi_status;
+    uint32_t value = offset < 4 ? d->smi_enable | (d->has_smm ? SMI_EN_EOS : 0) : d->smi_status;
+
+    return value >> (offset % 4 * 8);
 }
 
 static void smi_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
 {
     struct ich9_lpc *d = opaque;
     bool is_locked = load_le16(&d->pci.config[GEN_PMCON_1]) & PMCON_SMI_LOCK;
-    uint32_t keep = is_locked ? SMI_EN_GLOBAL : 0;
+    unsigned shift = (unsigned)(offset % 4 * 8);
+    uint32_t mask = (uint32_t)(UINT64_MAX >> (64 - size * 8) << shift);
+    uint32_t bits = (uint32_t)(value << shift) & mask;
 
-    if (offset == 0) {
-        d->smi_enable = ((uint32_t)value & ~keep) | (d->smi_enable & keep);
+    if (offset < 4) {
+        mask &= is_locked ? ~SMI_EN_GLOBAL : UINT32_MAX;
+        d->smi_enable = (d->smi_enable & ~mask) | (bits & mask);
     } else {
-        d->smi_status &= ~(uint32_t)value; /* ones clear */
+        d->smi_status &= ~bits; /* ones clear */
     }
 }
 
@@ -185,7 +190,6 @@ static const struct mem_region_ops smi_ops = {
     .read = smi_read,
     .write = smi_write,
     .valid = {.min = 1, .max = 4},
-    .impl = {.min = 4, .max = 4},
 };
 
 static void update_pm_base(struct ich9_lpc *d)

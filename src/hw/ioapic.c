@@ -119,12 +119,9 @@ void ioapic_eoi(void *opaque, uint8_t vector)
 
 /* ---- routes of the engine ------------------------------------------------------------------- */
 
-/* Tells the engine what the pin sends, if it wants to know and that has changed. */
-static void update_route(struct ioapic *ioapic, unsigned pin)
+static void set_route(struct ioapic *ioapic, unsigned pin, bool valid, struct msi_message msg)
 {
     struct accel *accel = accel_current();
-    struct msi_message msg = {0};
-    bool valid = ioapic_entry_message(ioapic->s.redirection[pin], &msg);
 
     if (!accel || accel->irqchip != IRQCHIP_SPLIT || !accel->ops->route_ioapic_pin ||
         (valid == ioapic->route[pin].valid && msg.address == ioapic->route[pin].msg.address &&
@@ -134,6 +131,17 @@ static void update_route(struct ioapic *ioapic, unsigned pin)
     ioapic->route[pin].valid = valid;
     ioapic->route[pin].msg = msg;
     accel->ops->route_ioapic_pin(accel, pin, valid ? &msg : NULL);
+}
+
+/* Tells the engine what the pin sends, if it wants to know and that has changed. A pin that is masked
+ * keeps its route: an interrupt of it may be in service, whose EOI is only told while there is one. */
+static void update_route(struct ioapic *ioapic, unsigned pin)
+{
+    struct msi_message msg;
+
+    if (ioapic_entry_message(ioapic->s.redirection[pin], &msg)) {
+        set_route(ioapic, pin, true, msg);
+    }
 }
 
 /* ---- registers ------------------------------------------------------------------------------ */
@@ -238,7 +246,9 @@ static void normalize(struct ioapic *ioapic)
         if (!(s->redirection[i] & ENTRY_LEVEL)) {
             s->redirection[i] &= ~ENTRY_REMOTE_IRR;
         }
-        update_route(ioapic, i);
+        struct msi_message msg = {0};
+        bool valid = ioapic_entry_message(s->redirection[i], &msg);
+        set_route(ioapic, i, valid, msg);
     }
 }
 

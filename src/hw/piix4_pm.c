@@ -60,19 +60,18 @@ static void smi_command(void *opaque)
 
 static uint64_t status_read(void *opaque, uint64_t offset, unsigned size)
 {
-    return ((struct piix4_pm *)opaque)->status;
+    return ((struct piix4_pm *)opaque)->status >> (offset * 8);
 }
 
 static void status_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
 {
-    ((struct piix4_pm *)opaque)->status &= (uint16_t)~value; /* ones clear */
+    ((struct piix4_pm *)opaque)->status &= (uint16_t) ~(value << (offset * 8)); /* ones clear */
 }
 
 static const struct mem_region_ops status_ops = {
     .read = status_read,
     .write = status_write,
     .valid = {.min = 1, .max = 2},
-    .impl = {.min = 2, .max = 2},
 };
 
 static uint64_t control_read(void *opaque, uint64_t offset, unsigned size)

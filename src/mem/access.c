@@ -110,7 +110,7 @@ static enum io_way io_way(const struct access *a, const struct mem_region *mr)
     return dma ? IO_UNREACHABLE : IO_LOCK_FIRST;
 }
 
-static enum mem_result refuse(const struct access *a, uint8_t *buf, unsigned size,
+static enum mem_result refuse(const struct access *a, uint8_t *buf, uint64_t size,
                               enum mem_result result)
 {
     if (!(a->flags & MEM_ACCESS_WRITE)) {
@@ -184,6 +184,10 @@ static enum mem_result access_piece(struct access *a, uint64_t address, uint8_t 
     if (range->is_ram && !(range->readonly && range->region->ops && a->flags & MEM_ACCESS_WRITE)) {
         *length = MIN(*length, MAX_COPY);
         return access_ram(a, range, address, buf, *length);
+    }
+    if (a->flags & MEM_ACCESS_RAM) {
+        mem_read_end();
+        return refuse(a, buf, *length, MEM_DECODE_ERROR);
     }
     return access_io(a, range, address, buf, length);
 }

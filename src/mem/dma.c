@@ -70,3 +70,15 @@ enum mem_result dma_write(struct address_space *as, uint64_t address, const void
 {
     return mem_access(as, address, (void *)buf, length, MEM_ACCESS_DMA | MEM_ACCESS_WRITE);
 }
+
+enum mem_result dma_read_ram(struct address_space *as, uint64_t address, void *buf, uint64_t length)
+{
+    return mem_access(as, address, buf, length, MEM_ACCESS_DMA | MEM_ACCESS_RAM);
+}
+
+enum mem_result dma_write_ram(struct address_space *as, uint64_t address, const void *buf,
+                              uint64_t length)
+{
+    return mem_access(as, address, (void *)buf, length,
+                      MEM_ACCESS_DMA | MEM_ACCESS_RAM | MEM_ACCESS_WRITE);
+}

@@ -30,6 +30,12 @@ void dma_unmap(void *host, uint64_t length, bool is_write, uint64_t written);
 enum mem_result dma_read(struct address_space *as, uint64_t address, void *buf, uint64_t length);
 enum mem_result dma_write(struct address_space *as, uint64_t address, const void *buf,
                           uint64_t length);
+/* The same of RAM and ROM alone: no region is called, so no lock is taken. A vCPU that is in the guest, whom
+ * others may wait for with the machine lock held, uses no other. */
+enum mem_result dma_read_ram(struct address_space *as, uint64_t address, void *buf,
+                             uint64_t length);
+enum mem_result dma_write_ram(struct address_space *as, uint64_t address, const void *buf,
+                              uint64_t length);
 
 /*
  * Guest RAM is shared with vCPUs that run: plain C accesses would race. These are relaxed atomics;

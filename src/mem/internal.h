@@ -109,6 +109,7 @@ bool mem_region_is_entered(const struct mem_region *mr);
 enum mem_access_flags {
     MEM_ACCESS_WRITE = 1,
     MEM_ACCESS_DMA = 2, /* never waits for the machine lock, never re-enters a device */
+    MEM_ACCESS_RAM = 4, /* calls no region: what is not RAM is not there */
 };
 enum mem_result mem_access(struct address_space *as, uint64_t address, void *buf, uint64_t length,
                            unsigned flags);

@@ -193,7 +193,7 @@ static void test_split_eoi(void **unused)
     vcpus_pause();
     assert_int_equal(eoi_vector, 0x42);
     assert_int_equal(exits(VCPU_EXIT_IOAPIC_EOI), 3);
-    /* Masked: the route goes, no EOI is reported any more. */
+    /* After a reset: the route goes, no EOI is reported any more. */
     machine_lock();
     assert_int_equal(commit(), 0);
     accel->ops->route_ioapic_pin(accel, 5, NULL);

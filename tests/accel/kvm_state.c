@@ -190,11 +190,50 @@ static void test_clock_stops(void **unused)
     assert_true(guest_clock_ns() - before < pause_ns);
 }
 
+static int64_t host_ns(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return ts.tv_sec * NS_PER_SEC + ts.tv_nsec;
+}
+
+/* So does the kernel's PIT: it begins anew when the VM goes on, without the ticks of the time between, also
+ * with what a reset made of it. */
+static void test_pit_stops(void **unused)
+{
+    struct kvm_pit_state2 kernel;
+    struct x86_pit pit;
+
+    start_vm("on");
+    system_vm_state_changed(true);
+    for (unsigned reset = 0; reset < 2; reset++) {
+        machine_lock();
+        assert_true(accel->ops->get_pit(accel, &pit));
+        pit.channel[2].mode = 3;
+        pit.channel[2].count = 0x1234;
+        assert_true(accel->ops->set_pit(accel, &pit));
+        system_vm_state_changed(false);
+        usleep(100000);
+        if (reset) {
+            pit.channel[2].count = 0x4321;
+            assert_true(accel->ops->set_pit(accel, &pit));
+            usleep(100000);
+        }
+        int64_t resumed = host_ns();
+        system_vm_state_changed(true);
+        machine_unlock();
+        assert_int_equal(kvm_ioctl(kvm_of(accel)->vm_fd, KVM_GET_PIT2, &kernel), 0);
+        assert_int_equal(kernel.channels[2].count, reset ? 0x4321 : 0x1234);
+        assert_true(kernel.channels[2].count_load_time >= resumed);
+    }
+}
+
 int kvm_state_tests(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_state_on),      TEST(test_state_off), TEST(test_mp_states),
-        TEST(test_state_refused), TEST(test_chips),     TEST(test_clock_stops),
+        TEST(test_state_on), TEST(test_state_off),   TEST(test_mp_states), TEST(test_state_refused),
+        TEST(test_chips),    TEST(test_clock_stops), TEST(test_pit_stops),
     };
 
     return cmocka_run_group_tests_name("kvm state", tests, kvm_group_setup, kvm_group_teardown);

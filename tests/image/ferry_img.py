@@ -977,10 +977,10 @@ def interrupted(p, long):
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             process.stdout.read(8)
             process.send_signal(signal.SIGUSR1)
-            time.sleep(0.3)
+            progress = process.stderr.readline()
             process.send_signal(number)
             out, err = process.communicate(timeout=60)
-        if process.returncode != 1 or b"incomplete" not in err or b"/100%)\n" not in err:
+        if process.returncode != 1 or b"incomplete" not in err or not progress.endswith(b"/100%)\n"):
             raise Fault(f"{number.name}: status {process.returncode}, {err!r}")
         if new and target.exists():
             raise Fault(f"{number.name}: the target is still there")

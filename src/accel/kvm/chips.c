@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The kernel's PIC, IOAPIC and PIT <-> the neutral state. Machine lock held, vCPUs paused. */
+/* The kernel's PIC and IOAPIC <-> the neutral state. Machine lock held, vCPUs paused. */
 #include <string.h>
-#include <time.h>
 
 #include "accel/kvm/kvm.h"
-#include "aio/clock.h"
 
 static bool chip(struct accel *accel, unsigned long request, struct kvm_irqchip *state)
 {
@@ -114,79 +112,4 @@ bool kvm_set_ioapic(struct accel *accel, const struct x86_ioapic *ioapic)
         state.chip.ioapic.redirtbl[i].bits = ioapic->redirection[i];
     }
     return chip(accel, KVM_SET_IRQCHIP, &state);
-}
-
-/* ---- PIT ------------------------------------------------------------------------------------ */
-
-/* The kernel counts from host time, the neutral state from virtual time. */
-static int64_t host_minus_virtual(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return ts.tv_sec * NS_PER_SEC + ts.tv_nsec - clock_get_ns(AIO_CLOCK_VIRTUAL);
-}
-
-bool kvm_get_pit(struct accel *accel, struct x86_pit *pit)
-{
-    int64_t offset = host_minus_virtual();
-    struct kvm_pit_state2 state;
-
-    if (kvm_ioctl(kvm_of(accel)->vm_fd, KVM_GET_PIT2, &state) < 0) {
-        return false;
-    }
-    *pit = (struct x86_pit){
-        .speaker_data_on = state.flags & KVM_PIT_FLAGS_SPEAKER_DATA_ON,
-        .hpet_legacy = state.flags & KVM_PIT_FLAGS_HPET_LEGACY,
-    };
-    for (unsigned i = 0; i < 3; i++) {
-        const struct kvm_pit_channel_state *c = &state.channels[i];
-
-        pit->channel[i] = (struct x86_pit_channel){
-            .count = c->count,
-            .latched_count = c->latched_count,
-            .count_latched = c->count_latched,
-            .status_latched = c->status_latched,
-            .status = c->status,
-            .read_state = c->read_state,
-            .write_state = c->write_state,
-            .write_latch = c->write_latch,
-            .rw_mode = c->rw_mode,
-            .mode = c->mode,
-            .bcd = c->bcd,
-            .gate = c->gate,
-            .count_load_ns = c->count_load_time - offset,
-        };
-    }
-    return true;
-}
-
-bool kvm_set_pit(struct accel *accel, const struct x86_pit *pit)
-{
-    int64_t offset = host_minus_virtual();
-    struct kvm_pit_state2 state = {
-        .flags = (pit->speaker_data_on ? KVM_PIT_FLAGS_SPEAKER_DATA_ON : 0) |
-                 (pit->hpet_legacy ? KVM_PIT_FLAGS_HPET_LEGACY : 0),
-    };
-
-    for (unsigned i = 0; i < 3; i++) {
-        const struct x86_pit_channel *c = &pit->channel[i];
-
-        state.channels[i] = (struct kvm_pit_channel_state){
-            .count = c->count,
-            .latched_count = c->latched_count,
-            .count_latched = c->count_latched,
-            .status_latched = c->status_latched,
-            .status = c->status,
-            .read_state = c->read_state,
-            .write_state = c->write_state,
-            .write_latch = c->write_latch,
-            .rw_mode = c->rw_mode,
-            .mode = c->mode,
-            .bcd = c->bcd,
-            .gate = c->gate,
-            .count_load_time = c->count_load_ns + offset,
-        };
-    }
-    return kvm_ioctl(kvm_of(accel)->vm_fd, KVM_SET_PIT2, &state) == 0;
 }

@@ -41,18 +41,6 @@ static bool init_on(struct kvm_accel *kvm, struct error **errp)
     return ret >= 0;
 }
 
-bool kvm_create_pit(struct accel *accel, struct error **errp)
-{
-    /* Without HPET or sound: port 0x61, which gates and shows counter 2, is the kernel's too. */
-    struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
-    int ret = kvm_ioctl(kvm_of(accel)->vm_fd, KVM_CREATE_PIT2, &pit);
-
-    if (ret < 0) {
-        error_set_errno(errp, -ret, "-accel kvm: KVM_CREATE_PIT2");
-    }
-    return ret >= 0;
-}
-
 static bool init_split(struct kvm_accel *kvm, struct error **errp)
 {
     int ret;
@@ -174,7 +162,7 @@ void kvm_routes_commit(struct accel *accel)
         changed = differs(&kvm->routes[i]);
     }
     for (unsigned i = 0; i < ACCEL_GSI_PINS && !changed; i++) {
-        /* A masked pin must go: its EOIs are not wanted any more. */
+        /* After a reset, a pin's EOIs are not wanted any more. */
         changed = differs(&kvm->pins[i]) || (kvm->pins[i].in_kernel && !kvm->pins[i].used);
     }
     if (changed) {

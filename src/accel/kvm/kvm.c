@@ -227,6 +227,7 @@ static void kvm_destroy(struct accel *accel)
         }
     }
     kvm_cleanup_clock(kvm);
+    kvm_cleanup_pit(kvm);
     if (kvm->vm_fd >= 0) {
         close(kvm->vm_fd);
     }

@@ -10,7 +10,7 @@
  *   memory.c   flat view -> memory slots, dirty log
  *   doorbell.c flat view -> ioeventfds, coalesced MMIO
  *   irq.c      lines, MSIs, GSI routes, irqfds
- *   chips.c    PIC, IOAPIC and PIT in the kernel <-> neutral state
+ *   chips.c    PIC and IOAPIC in the kernel <-> neutral state;  pit.c  the PIT
  *   clock.c    kvmclock stands still while the VM does
  */
 #ifndef FERRY_ACCEL_KVM_KVM_H
@@ -92,6 +92,7 @@ struct kvm_accel {
 
     /* vm_state handler, main thread: the paravirtual clock stands still while the VM does */
     struct kvm_clock_keeper *clock;
+    struct kvm_pit_keeper *pit; /* the same for the kernel's PIT, if there is one */
 };
 
 struct kvm_vcpu {
@@ -195,6 +196,7 @@ bool kvm_set_ioapic(struct accel *accel, const struct x86_ioapic *ioapic);
 bool kvm_create_pit(struct accel *accel, struct error **errp);
 bool kvm_get_pit(struct accel *accel, struct x86_pit *pit);
 bool kvm_set_pit(struct accel *accel, const struct x86_pit *pit);
+void kvm_cleanup_pit(struct kvm_accel *kvm);
 
 /* clock.c: stop and go of the guest's paravirtual clock with the VM. Main thread. */
 void kvm_init_clock(struct kvm_accel *kvm);

@@ -32,10 +32,12 @@ struct soft_ram {
     _Atomic(uint64_t) *owners; /* per page: bit i: vCPU i has blocks from it */
 };
 
-/* Behind the last operation: where the block goes on, if that is known and in the same page. */
+/* Behind the last operation: where the block goes on, if that is known and in the same page of the host.
+ * Who drops a block looks for links to it in the blocks of its page alone. */
 struct soft_links {
     const struct soft_op *to[2]; /* [0]: next instruction, [1]: branch taken */
-    uint64_t unused[2];
+    const struct soft_block *from; /* whose links these are */
+    uint64_t unused;
 };
 _Static_assert(sizeof(struct soft_links) == sizeof(struct soft_op), "takes the place of one");
 

@@ -103,8 +103,8 @@ bool soft_load_pdptes(struct soft_cpu *cpu, uint64_t cr3)
     uint64_t pdpte[4];
 
     /* DMA never waits: a vCPU in the guest must not. */
-    if (dma_read(cpu->tlb->space, cr3 & CR3_PDPTES_BASE & cpu->tlb->phys_mask, bytes,
-                 sizeof(bytes)) != MEM_OK) {
+    if (dma_read_ram(cpu->tlb->space, cr3 & CR3_PDPTES_BASE & cpu->tlb->phys_mask, bytes,
+                     sizeof(bytes)) != MEM_OK) {
         memset(bytes, 0xff, sizeof(bytes));
     }
     for (unsigned i = 0; i < 4; i++) {

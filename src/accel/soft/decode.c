@@ -100,6 +100,12 @@ static const struct soft_lowering *find(const struct soft_lower *l)
          mnemonic == ZYDIS_MNEMONIC_LZCNT)) {
         return NULL;
     }
+    /* Zydis knows AMD's XOP by the names of others, with other operands; and no row means these. */
+    if (l->insn->encoding == ZYDIS_INSTRUCTION_ENCODING_XOP ||
+        l->insn->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX ||
+        l->insn->encoding == ZYDIS_INSTRUCTION_ENCODING_MVEX) {
+        return NULL;
+    }
     if (category == ZYDIS_CATEGORY_STRINGOP || category == ZYDIS_CATEGORY_IOSTRINGOP ||
         category == ZYDIS_CATEGORY_IO) {
         row = strings[mnemonic];
@@ -444,6 +450,7 @@ static struct soft_block *finish(struct soft_cpu *cpu, const struct soft_block *
     memcpy(b->op, ops, head->op_count * sizeof(*ops));
     memset(&b->op[head->op_count], 0, sizeof(*ops));
     b->instruction_count = (uint16_t)instructions;
+    soft_block_links(b)->from = b;
     cpu->code->bytes += size;
     return b;
 }

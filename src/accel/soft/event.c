@@ -371,6 +371,7 @@ void soft_deliver_nmi(struct soft_cpu *cpu)
     struct event e = {.vector = EXC_NMI, .flags = soft_get_rflags(cpu)};
 
     cpu->nmi_masked = true; /* 6.7.1: until the next IRET */
+    cpu->vcpu->halted = false;
     deliver_at_rip(cpu, &e, BENIGN, true, "NMI");
 }
 

@@ -4,8 +4,9 @@
  *
  * A relative branch whose target is in the same page links to the target's block: behind the
  * branch's operation are two pointers (struct soft_links), filled in when the way is first taken. A
- * link holds as long as both blocks do, because the page is mapped where it is for both. Before a
- * link is followed exit_request is looked at, so nobody waits longer than for one block.
+ * link holds as long as both blocks do. It is their page on the host that counts: a page that the guest
+ * maps anew meanwhile, or an offset that wraps around, makes of a target in the page another page's
+ * block (can_link()). Before a link is followed exit_request is looked at, so nobody waits longer than for one block.
  *
  * op->disp of a relative branch: target relative to the page's first byte.
  */
@@ -20,6 +21,13 @@ static inline struct soft_links *links_of(const struct soft_op *op)
     return (struct soft_links *)(void *)(op + 1);
 }
 
+static bool can_link(const struct soft_block *from, const struct soft_block *to)
+{
+    /* A block that was dropped, or lives for one run, has no page. */
+    return from->page[0] && from->page[0] == to->page[0] && !from->page[1] && !to->page[1] &&
+           from->mode == to->mode;
+}
+
 /* The first time, or somebody asks: the long way. */
 static const struct soft_op *find_link(struct soft_cpu *cpu, const struct soft_op *op, unsigned way,
                                        int32_t target)
@@ -29,7 +37,8 @@ static const struct soft_op *find_link(struct soft_cpu *cpu, const struct soft_o
     cpu->rip = (cpu->page_ip + (uint64_t)(int64_t)target) & soft_ip_mask(cpu);
     to = soft_lookup(cpu);
     /* Beyond the page it is found anew each time, and where segments have limits, too. */
-    if (to && target >= 0 && target < 4096 && cpu->mode & (SOFT_MODE_CODE64 | SOFT_MODE_FLAT)) {
+    if (to && target >= 0 && target < 4096 && cpu->mode & (SOFT_MODE_CODE64 | SOFT_MODE_FLAT) &&
+        can_link(links_of(op)->from, soft_block_of(to))) {
         links_of(op)->to[way] = to;
     }
     return to;

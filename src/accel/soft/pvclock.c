@@ -46,12 +46,12 @@ static void publish(uint64_t address, uint8_t *data, unsigned size, uint32_t *ve
 
     *version = (*version + 1) | 1;
     store_le32(word, *version);
-    dma_write(address_space_memory, address, word, sizeof(word));
-    dma_write(address_space_memory, address + sizeof(word), data + sizeof(word),
-              size - sizeof(word));
+    dma_write_ram(address_space_memory, address, word, sizeof(word));
+    dma_write_ram(address_space_memory, address + sizeof(word), data + sizeof(word),
+                  size - sizeof(word));
     *version += 1;
     store_le32(word, *version);
-    dma_write(address_space_memory, address, word, sizeof(word));
+    dma_write_ram(address_space_memory, address, word, sizeof(word));
 }
 
 void soft_pvclock_update(struct soft_cpu *cpu)
@@ -81,7 +81,7 @@ static void write_wall_clock(uint64_t address)
     uint8_t data[WALL_SIZE] = {0};
     uint32_t version;
 
-    if (dma_read(address_space_memory, address, data, sizeof(version)) != MEM_OK) {
+    if (dma_read_ram(address_space_memory, address, data, sizeof(version)) != MEM_OK) {
         return;
     }
     version = load_le32(data);

@@ -139,7 +139,7 @@ void soft_enter_smm(struct soft_cpu *cpu)
 
     save(cpu, area);
     /* Where there is no memory nothing is saved, and RSM finds nonsense. */
-    dma_write(address_space_smm, cpu->smbase + (uint64_t)AREA_OFFSET, area, sizeof(area));
+    dma_write_ram(address_space_smm, cpu->smbase + (uint64_t)AREA_OFFSET, area, sizeof(area));
     cpu->smm = true;
     cpu->smm_inside_nmi = cpu->nmi_masked;
     cpu->nmi_masked = true;
@@ -217,7 +217,7 @@ void soft_rsm(struct soft_cpu *cpu)
 {
     uint8_t area[AREA_SIZE];
 
-    if (dma_read(address_space_smm, cpu->smbase + (uint64_t)AREA_OFFSET, area, sizeof(area)) !=
+    if (dma_read_ram(address_space_smm, cpu->smbase + (uint64_t)AREA_OFFSET, area, sizeof(area)) !=
         MEM_OK) {
         memset(area, 0xff, sizeof(area));
     }
@@ -234,7 +234,8 @@ void soft_rsm(struct soft_cpu *cpu)
     cpu->shadow = 0;
     log_item(LOG_INT, "vCPU %u: SMM: after RSM, SMBASE %08x", cpu->index, cpu->smbase);
     soft_look_for_events(cpu);
-    if (area[AREA_HALT_RESTART] & 1) { /* APM 10.3.5: back into the HLT */
+    atomic_fetch_or(&cpu->exit_request, SOFT_EXIT_KICK); /* an INIT may have waited */
+    if (area[AREA_HALT_RESTART] & 1) {                   /* APM 10.3.5: back into the HLT */
         soft_leave_guest(cpu, VCPU_EXIT_HLT);
     }
 }

@@ -193,6 +193,18 @@ static bool soft_vcpu_inject_smi(struct vcpu *vcpu)
     return !cpu->smm;
 }
 
+static bool soft_vcpu_has_event(struct vcpu *vcpu)
+{
+    const struct soft_cpu *cpu = soft_cpu_of(vcpu);
+
+    return (cpu->smi_pending && !cpu->smm) || (cpu->nmi_pending && !cpu->nmi_masked);
+}
+
+static bool soft_vcpu_in_smm(struct vcpu *vcpu)
+{
+    return soft_cpu_of(vcpu)->smm;
+}
+
 /* ---- A20 --------------------------------------------------------------------------------------- */
 
 static void soft_set_a20(struct accel *accel, bool open)
@@ -224,5 +236,7 @@ const struct accel_ops soft_ops = {
     .vcpu_request_window = soft_vcpu_request_window,
     .vcpu_inject_nmi = soft_vcpu_inject_nmi,
     .vcpu_inject_smi = soft_vcpu_inject_smi,
+    .vcpu_has_event = soft_vcpu_has_event,
+    .vcpu_in_smm = soft_vcpu_in_smm,
     .set_a20 = soft_set_a20,
 };

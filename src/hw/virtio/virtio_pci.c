@@ -164,7 +164,11 @@ void virtio_pci_renew_irqfds(struct virtio_pci *vpci)
 {
     struct virtio_device *vdev = vpci->vdev;
 
-    if (!vdev || vdev->run == VIRTIO_STOPPED) {
+    if (!vdev) {
+        return;
+    }
+    if (vdev->run == VIRTIO_STOPPED) {
+        virtio_pci_update_intx(vpci); /* with MSI-X the pin is not used */
         return;
     }
     set_irqfds(vpci, vdev->run == VIRTIO_STARTED);
