@@ -82,7 +82,8 @@ void aio_set_fd(struct aio_loop *loop, int fd, aio_fn *read, aio_fn *write, void
 
 /* ---- calls ---------------------------------------------------------------------------------- */
 
-/* Runs fn(opaque) once in the loop's thread, soon. Any thread; calls of one thread keep order. */
+/* Runs fn(opaque) once in the loop's thread, soon. Any thread; calls keep the order in which they were
+ * made, also those of different threads if one came before the other. */
 void aio_call(struct aio_loop *loop, aio_fn *fn, void *opaque);
 /* As aio_call(), and waits until fn has returned; runs it directly in the loop's own thread. Any
  * thread, but never with the machine lock held. */

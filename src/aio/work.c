@@ -24,9 +24,37 @@ static void ready_append(struct aio_loop *loop, struct aio_work *work)
     loop->ready_count++;
 }
 
+/* Moves the inbox to the end of the ready list, oldest first. */
+static void inbox_take(struct aio_loop *loop)
+{
+    if (!atomic_load_explicit(&loop->inbox, memory_order_relaxed)) {
+        return;
+    }
+    struct aio_work *head = atomic_exchange_explicit(&loop->inbox, NULL, memory_order_acquire);
+    if (head == WAITING) {
+        return;
+    }
+    struct aio_work *oldest = NULL;
+    while (head) {
+        struct aio_work *next = head->next;
+        head->next = oldest;
+        oldest = head;
+        head = next;
+    }
+    while (oldest) {
+        struct aio_work *next = oldest->next;
+        ready_append(loop, oldest);
+        oldest = next;
+    }
+}
+
 void loop_push(struct aio_loop *loop, struct aio_work *work)
 {
     if (loop == loop_of_thread) {
+        struct aio_work *waits = atomic_load_explicit(&loop->inbox, memory_order_relaxed);
+        if (waits && waits != WAITING) {
+            inbox_take(loop); /* what others gave before this comes first */
+        }
         ready_append(loop, work);
         return;
     }
@@ -52,30 +80,6 @@ void loop_push(struct aio_loop *loop, struct aio_work *work)
         if (done) {
             return;
         }
-    }
-}
-
-/* Moves the inbox to the end of the ready list, oldest first. */
-static void inbox_take(struct aio_loop *loop)
-{
-    if (!atomic_load_explicit(&loop->inbox, memory_order_relaxed)) {
-        return;
-    }
-    struct aio_work *head = atomic_exchange_explicit(&loop->inbox, NULL, memory_order_acquire);
-    if (head == WAITING) {
-        return;
-    }
-    struct aio_work *oldest = NULL;
-    while (head) {
-        struct aio_work *next = head->next;
-        head->next = oldest;
-        oldest = head;
-        head = next;
-    }
-    while (oldest) {
-        struct aio_work *next = oldest->next;
-        ready_append(loop, oldest);
-        oldest = next;
     }
 }
 

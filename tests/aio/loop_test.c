@@ -164,6 +164,36 @@ static void test_calls_keep_order(void **state)
     }
 }
 
+struct foreign_call {
+    struct aio_loop *loop;
+    struct ordered_call call;
+};
+
+static void *call_from_outside(void *opaque)
+{
+    struct foreign_call *foreign = opaque;
+
+    aio_call(foreign->loop, check_order, &foreign->call);
+    return NULL;
+}
+
+/* What another thread asked for first is done first. */
+static void test_calls_of_two_threads(void **state)
+{
+    struct kit *kit = kit_of(state);
+    struct order order = {.ok = true};
+    struct foreign_call foreign = {kit->loop, {&order, 1}};
+    struct ordered_call own[] = {{&order, 0}, {&order, 2}};
+    pthread_t id;
+
+    aio_call(kit->loop, check_order, &own[0]);
+    pthread_create(&id, NULL, call_from_outside, &foreign);
+    pthread_join(id, NULL);
+    aio_call(kit->loop, check_order, &own[1]);
+    kit_poll_until(kit->loop, &order.next, 3);
+    assert_true(order.ok);
+}
+
 static void record_loop(void *opaque)
 {
     *(struct aio_loop **)opaque = aio_loop_current();
@@ -590,6 +620,7 @@ int main(void)
         BOTH_ENGINES(test_bind_in_other_threads),
         BOTH_ENGINES(test_free_unbound),
         BOTH_ENGINES(test_calls_keep_order),
+        BOTH_ENGINES(test_calls_of_two_threads),
         BOTH_ENGINES(test_call_wait),
         BOTH_ENGINES(test_call_again_does_not_starve),
         BOTH_ENGINES(test_nested_round),
