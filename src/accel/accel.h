@@ -86,9 +86,8 @@ struct accel_ops {
     void (*vcpu_inject)(struct vcpu *vcpu, uint8_t vector);
     void (*vcpu_request_window)(struct vcpu *vcpu, bool on);
     void (*vcpu_inject_nmi)(struct vcpu *vcpu);
-    /* An SMI, where accel.has_smm. True: it is taken at the next entry, even if the vCPU is halted. */
-    bool (*vcpu_inject_smi)(struct vcpu *vcpu);
-    /* The engine has an SMI or NMI that the vCPU takes when it runs, halted or not; NULL: it keeps none.
+    void (*vcpu_inject_smi)(struct vcpu *vcpu);
+    /* The engine has an SMI (where accel.has_smm) or NMI that the vCPU takes when it runs, halted or not; NULL: it keeps none.
      * vCPU thread. */
     bool (*vcpu_has_event)(struct vcpu *vcpu);
     /* It is in SMM, where INIT waits for RSM; who leaves it comes back from vcpu_run. NULL: never, or the

@@ -140,20 +140,9 @@ static void deliver_interrupt(struct vcpu *vcpu)
     ops->vcpu_request_window(vcpu, pending);
 }
 
-/* True: the vCPU is to run for it, halted or not. */
-static bool deliver_smi(struct vcpu *vcpu)
-{
-    if (!(atomic_load_explicit(&vcpu->requests, memory_order_relaxed) & VCPU_REQUEST_SMI)) {
-        return false;
-    }
-    atomic_fetch_and(&vcpu->requests, ~VCPU_REQUEST_SMI);
-    return vcpu->accel->ops->vcpu_inject_smi(vcpu);
-}
-
 bool vcpu_deliver(struct vcpu *vcpu)
 {
     const struct accel_ops *ops = vcpu->accel->ops;
-    bool has_smi;
 
     if (vcpu->lapic) {
         take_init_sipi(vcpu);
@@ -166,9 +155,12 @@ bool vcpu_deliver(struct vcpu *vcpu)
         ops->vcpu_inject_nmi(vcpu);
         vcpu->halted = false;
     }
-    has_smi = deliver_smi(vcpu);
+    if (atomic_load_explicit(&vcpu->requests, memory_order_relaxed) & VCPU_REQUEST_SMI) {
+        atomic_fetch_and(&vcpu->requests, ~VCPU_REQUEST_SMI);
+        ops->vcpu_inject_smi(vcpu);
+    }
     if (vcpu->accel->irqchip != IRQCHIP_ON) {
         deliver_interrupt(vcpu);
     }
-    return !vcpu->halted || has_smi || (ops->vcpu_has_event && ops->vcpu_has_event(vcpu));
+    return !vcpu->halted || (ops->vcpu_has_event && ops->vcpu_has_event(vcpu));
 }

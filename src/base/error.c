@@ -63,20 +63,35 @@ void error_set_errno(struct error **errp, int err, const char *fmt, ...)
     va_end(ap);
 }
 
+static void prepend(struct error *err, const char *prefix)
+{
+    char *text = xasprintf("%s%s", prefix, err->message);
+
+    free(err->message);
+    err->message = text;
+}
+
 void error_prepend(struct error **errp, const char *fmt, ...)
 {
     if (!errp || !*errp)
         return;
     va_list ap;
     va_start(ap, fmt);
-    char *prefix = xvasprintf(fmt, ap);
+    autofree char *prefix = xvasprintf(fmt, ap);
     va_end(ap);
+    prepend(*errp, prefix);
+}
 
-    struct error *err = *errp;
-    char *text = xasprintf("%s%s", prefix, err->message);
-    free(prefix);
-    free(err->message);
-    err->message = text;
+void error_prepend_once(struct error **errp, const char *fmt, ...)
+{
+    if (!errp || !*errp)
+        return;
+    va_list ap;
+    va_start(ap, fmt);
+    autofree char *prefix = xvasprintf(fmt, ap);
+    va_end(ap);
+    if (strncmp((*errp)->message, prefix, strlen(prefix)) != 0)
+        prepend(*errp, prefix);
 }
 
 void error_add_hint(struct error **errp, const char *fmt, ...)

@@ -38,6 +38,9 @@ void error_set_errno(struct error **errp, int err, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* Puts text in front of the message of *errp, if there is one. */
 void error_prepend(struct error **errp, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The same, unless the message begins with that already. */
+void error_prepend_once(struct error **errp, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
 /* Adds a line that tells the remedy, printed below the message. */
 void error_add_hint(struct error **errp, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));

@@ -69,15 +69,15 @@ void block_image_close(struct block_backend *be);
 /* The nodes alone: what block_image_open() puts a backend on; the caller gets a reference. */
 struct block_node *block_image_open_node(const struct block_image_how *how, struct error **errp);
 
-/* A backing file's name as the image has it, made into one that can be opened: relative ones begin
- * at the folder of the image that names them. The caller frees it. */
 /* The host file that an image's name opens, or NULL if it is none ("nbd://…") or not known. The caller
  * frees it. */
 char *block_image_path(const char *filename);
-/* The same for a data_file= ("file:NAME" or NAME). */
+/* The path, as block_image_backing_path() gives it, of a data_file= ("file:NAME" or NAME). */
 char *block_image_data_path(const char *image_filename, const char *data_file, struct error **errp);
 /* A file that is about to be emptied must not be open, under whatever name. */
 bool block_image_check_unused(const char *path, struct error **errp);
+/* A backing file's name as the image has it, made into one that can be opened: relative ones begin
+ * at the folder of the image that names them. The caller frees it. */
 char *block_image_backing_path(const char *image_filename, const char *backing,
                                struct error **errp);
 /* The same for an open image: the folder is that of the file at its bottom. */

@@ -130,10 +130,7 @@ static bool look_at_backing(const char *filename, const char *format, struct opt
         },
         errp);
     if (!node) {
-        autofree char *prefix = xasprintf("Could not open '%s': ", path);
-        if (strncmp(error_message(*errp), prefix, strlen(prefix)) != 0) {
-            error_prepend(errp, "%s", prefix);
-        }
+        error_prepend_once(errp, "Could not open '%s': ", path);
         error_add_hint(errp, "Could not open backing image.");
         return false;
     }

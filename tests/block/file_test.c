@@ -503,7 +503,10 @@ static void zeroes_of_parts(void **state)
         assert_int_equal(buffer[i], i < 512 || i >= MiB - 512 ? kit_pattern(i) : 0);
     }
     assert_int_equal(stat("parts", &st), 0);
-    assert_true(st.st_blocks * 512 <= 256 * KiB);
+    int fd = open("parts", O_RDWR | O_CLOEXEC);
+    bool has_holes = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 4096, 4096) == 0;
+    close(fd);
+    assert_true(!has_holes || st.st_blocks * 512 <= 256 * KiB);
 }
 
 /* A file that somebody has made shorter: what is missing is not known to be zeroes. */

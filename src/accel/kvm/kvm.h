@@ -147,7 +147,7 @@ bool kvm_vcpu_interrupt_ready(struct vcpu *vcpu);
 void kvm_vcpu_inject(struct vcpu *vcpu, uint8_t vector);
 void kvm_vcpu_request_window(struct vcpu *vcpu, bool on);
 void kvm_vcpu_inject_nmi(struct vcpu *vcpu);
-bool kvm_vcpu_inject_smi(struct vcpu *vcpu);
+void kvm_vcpu_inject_smi(struct vcpu *vcpu);
 /* No vCPU is in the guest between the two. Machine lock held; not a vCPU that is in the guest. */
 void kvm_hold_vcpus(struct kvm_accel *kvm);
 void kvm_release_vcpus(struct kvm_accel *kvm);

@@ -2,7 +2,7 @@
 /*
  * The kernel's PIT <-> the neutral state. It counts host time, also while the VM stands still, and keeps
  * the ticks that the guest did not take: what it is when the VM stops is set again when the VM goes on,
- * which starts its timer and forgets those. Machine lock held, vCPUs paused.
+ * which starts its timer and forgets those. Main thread, vCPUs paused.
  */
 #include <stdlib.h>
 #include <time.h>

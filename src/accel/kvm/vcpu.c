@@ -407,7 +407,7 @@ void kvm_vcpu_inject_nmi(struct vcpu *vcpu)
 }
 
 /* The kernel keeps it pending, and wakes a vCPU that it has halted. */
-bool kvm_vcpu_inject_smi(struct vcpu *vcpu)
+void kvm_vcpu_inject_smi(struct vcpu *vcpu)
 {
-    return kvm_ioctl(kvm_vcpu_of(vcpu)->fd, KVM_SMI, 0ul) == 0;
+    kvm_ioctl(kvm_vcpu_of(vcpu)->fd, KVM_SMI, 0ul); /* wakes it from the kernel's HLT */
 }

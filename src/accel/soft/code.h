@@ -35,7 +35,7 @@ struct soft_ram {
 /* Behind the last operation: where the block goes on, if that is known and in the same page of the host.
  * Who drops a block looks for links to it in the blocks of its page alone. */
 struct soft_links {
-    const struct soft_op *to[2]; /* [0]: next instruction, [1]: branch taken */
+    const struct soft_op *to[2];   /* [0]: next instruction, [1]: branch taken */
     const struct soft_block *from; /* whose links these are */
     uint64_t unused;
 };

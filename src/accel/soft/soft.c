@@ -184,13 +184,12 @@ static void soft_vcpu_inject_nmi(struct vcpu *vcpu)
     soft_cpu_of(vcpu)->nmi_pending = true;
 }
 
-static bool soft_vcpu_inject_smi(struct vcpu *vcpu)
+static void soft_vcpu_inject_smi(struct vcpu *vcpu)
 {
     struct soft_cpu *cpu = soft_cpu_of(vcpu);
 
     cpu->smi_pending = true;
     atomic_fetch_or(&cpu->exit_request, SOFT_EXIT_EVENT);
-    return !cpu->smm;
 }
 
 static bool soft_vcpu_has_event(struct vcpu *vcpu)

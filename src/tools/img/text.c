@@ -15,16 +15,6 @@
 
 /* ---- images ---------------------------------------------------------------------------------- */
 
-/* As qemu-img; a message that says it already stays as it is. */
-static void prepend_name(struct error **errp, const char *filename)
-{
-    autofree char *prefix = xasprintf("Could not open '%s': ", filename);
-
-    if (*errp && strncmp(error_message(*errp), prefix, strlen(prefix)) != 0) {
-        error_prepend(errp, "%s", prefix);
-    }
-}
-
 static bool has_force_share;
 
 void img_begin(const struct img_command *command)
@@ -54,7 +44,7 @@ struct block_backend *img_open(const struct img_open *how, struct error **errp)
     tool_has_force_share(has_force_share && !how->writable);
     struct block_backend *be = block_image_open(&image, errp);
     if (!be) {
-        prepend_name(errp, how->filename);
+        error_prepend_once(errp, "Could not open '%s': ", how->filename); /* as qemu-img */
     }
     return be;
 }
