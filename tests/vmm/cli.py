@@ -505,8 +505,10 @@ def test_qmp_one_at_a_time(bench):
         connection.close()
         other = Qmp(other)
         expect("status", other.command("query-status")["status"], "running")
+        # Both are answered at about the same time: which thread wakes first is nobody's promise.
         expect("replies", len(replies), 2)
-        expect_that("Failed to connect" in replies[0], f"the first was answered {replies[0]}")
+        expect_that("second" in replies and any("Failed to connect" in reply for reply in replies),
+                    f"the replies are {replies}")
         expect("nodes", [node["node-name"] for node in
                          ferry.qmp.command("query-named-block-nodes")], ["n0"])
         other.close()
