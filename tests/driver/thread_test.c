@@ -26,7 +26,8 @@
 #include "mem/machine_lock.h"
 
 #define DEPTH   4
-#define POLL_US 100 /* the longest time that a loop polls, where it does */
+#define POLL_US 100  /* the longest time that a loop polls, where it does */
+#define LOOKS   1000 /* at the used ring, in vain, before a spinning driver yields its CPU */
 
 struct variant {
     bool irqfd, iothread, polling, event_idx, masks, vm_stops, spins;
@@ -92,13 +93,13 @@ static void pause_us(unsigned us)
 }
 
 /* One request at a time. The driver looks by itself, so that the device has the next one before it
- * interrupts; but from time to time it sleeps. */
+ * interrupts; but from time to time it sleeps. Where threads share a CPU it lets the device have it. */
 static void *spinning_thread(void *opaque)
 {
     mem_thread_register();
     for (unsigned issued = 0; done < v->requests && !failed; issued++) {
         bool sleeps = issued % 8 == 7;
-        unsigned seen, n;
+        unsigned seen, n, looks = 0;
         publish(0);
         vdriver_kick_if_wanted(&driver);
         do {
@@ -106,6 +107,9 @@ static void *spinning_thread(void *opaque)
             n = take_all();
             if (!n && sleeps && !rig_wait(interrupted, &seen)) {
                 fail_thread("no interrupt");
+            }
+            if (!n && ++looks % LOOKS == 0) {
+                sched_yield();
             }
         } while (!n && !failed);
         done += n;
@@ -210,6 +214,7 @@ static void test_threads(void **state)
         if (v->vm_stops && round % 64 == 0) {
             system_vm_state_changed(false);
             system_vm_state_changed(true);
+            sched_yield();
         }
     }
     pthread_join(io, NULL);
