@@ -189,12 +189,22 @@ static int raw_co_write_zeroes(struct block_node *node, uint64_t offset, uint64_
     return block_co_write_zeroes(node->file, s->offset + offset, length, flags);
 }
 
+/* A raw node has no backing file: what its file takes from one below is data of the node's own. */
 static int raw_co_block_status(struct block_node *node, uint64_t offset, uint64_t *length,
                                uint64_t *map)
 {
     const struct raw_state *s = node->state;
+    struct block_node *owner;
 
-    return block_co_status(node->file, s->offset + offset, length, map);
+    int status = block_co_status_above(node->file, NULL, s->offset + offset, length, map, &owner,
+                                       NULL);
+    if (status < 0 || status & BLOCK_STATUS_EOF) {
+        return status;
+    }
+    if (owner != block_node_skip_filters(node->file)) {
+        status &= ~BLOCK_STATUS_OFFSET_VALID; /* not a place in node->file */
+    }
+    return status | BLOCK_STATUS_ALLOCATED;
 }
 
 static const char *const strong_options[] = {"offset", "size", NULL};

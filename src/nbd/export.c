@@ -167,7 +167,7 @@ bool nbd_server_add_export(struct nbd_server *server, const struct nbd_export_co
         .offset = config->offset,
         .size = config->size ? config->size : length - config->offset,
         .writable = config->writable,
-        .multi_conn = !config->writable || server->config.max_connections != 1,
+        .multi_conn = server->config.max_connections != 1,
         .alignment = backend_root(config->be)->limits.request_alignment,
         .allocation_depth = config->allocation_depth,
         .refs = 1,

@@ -626,6 +626,23 @@ def names(p, long):
 
 
 @case
+def raw_over_qcow2(p, long):
+    """What a qcow2 image takes from its backing file is data to a raw node above the image."""
+    p.prepare("create -q -f qcow2 a.qcow2 4M", "io a.qcow2 write -P 0x55 0 3M",
+              "create -q -f qcow2 -b a.qcow2 -F qcow2 b.qcow2", "io b.qcow2 write -P 7 2M 64k; write -z 1536k 64k")
+    for words in ("driver=raw,file.driver=qcow2,file.file.filename=b.qcow2",
+                  "driver=raw,offset=1M,size=2560k,file.driver=qcow2,file.file.filename=b.qcow2",
+                  "driver=raw,offset=1M,size=2560k,file.driver=blkdebug,file.image.driver=qcow2,"
+                  "file.image.file.filename=b.qcow2"):
+        p.same("convert", "--image-opts", "-O", "raw", words, "out")
+        p.same("convert", "--image-opts", "-O", "qcow2", words, "out.qcow2")
+        p.check("out", "out.qcow2")
+        # qemu-img compare takes for zeroes what b.qcow2 has not.
+        p.ferry("compare", "--image-opts", words, "driver=raw,file.filename=out")
+        p.ferry("compare", "--image-opts", words, "driver=qcow2,file.filename=out.qcow2")
+
+
+@case
 def json_names(p, long):
     """QEMU's JSON: strings also in single quotes, spaces around, drivers of files left out."""
     windows(p)

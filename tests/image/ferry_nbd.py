@@ -198,6 +198,18 @@ def case_offset(nbd, folder):
     expect((folder / "rest").read_bytes() == image.read_bytes()[512 * 1024:], "another part")
 
 
+def case_raw_over_qcow2(nbd, folder):
+    """A part of an image, by a raw node above it; what the image has not, its backing file has."""
+    base = random_file(folder / "base", 8 * MIB)
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", folder / "over")
+    options = f"driver=raw,offset=1M,size=4M,file.driver=qcow2,file.file.filename={folder / 'over'}"
+    with Server(nbd, folder, "-r", "--image-opts", options) as server:
+        run("nbdcopy", server.uri(), folder / "part")
+        status = run("nbdinfo", "--map", server.uri())
+    expect((folder / "part").read_bytes() == base.read_bytes()[MIB:5 * MIB], "another part")
+    expect("data" in status and "zero" not in status, status)
+
+
 def case_throttle(nbd, folder):
     """An image below a throttle node, with its group made by --object."""
     image = random_file(folder / "slow", 4 * MIB)
