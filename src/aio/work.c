@@ -121,7 +121,9 @@ bool loop_run_work(struct aio_loop *loop)
 
 void loop_run_wake(struct aio_loop *loop, struct aio_work *work)
 {
-    atomic_store_explicit(&loop->is_wake_queued, false, memory_order_release);
+    /* An exchange: who set it before has been seen, and who sets it later than this pushes. A store
+     * could be overtaken by the loads of what the wake is about. */
+    atomic_exchange_explicit(&loop->is_wake_queued, false, memory_order_acq_rel);
     loop->is_woken = true;
 }
 

@@ -106,6 +106,13 @@ void backend_aio_write_zeroes(struct block_backend *be, uint64_t offset, uint64_
  * them; meanwhile new ones wait. Main loop thread, outside coroutines, without the machine
  * lock. */
 void backend_drain(struct block_backend *be);
+/* Requests that filters of the backend hold back go on, and later ones are not held back, until the
+ * end; they count for the limits all the same. For who waits until its requests are done without
+ * backend_drain(). Calls nest. The end may poll, and be may be gone by then. Main loop thread,
+ * outside coroutines, without the machine lock. */
+struct block_hurry;
+struct block_hurry *backend_hurry_begin(struct block_backend *be);
+void backend_hurry_end(struct block_hurry *hurry);
 /* All backends: drain and flush (VM stop). Negative errno of the first failure. */
 int backends_flush_all(void);
 

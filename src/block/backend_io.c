@@ -216,6 +216,16 @@ void backend_drain(struct block_backend *be)
     gate_open(&be->gate);
 }
 
+struct block_hurry *backend_hurry_begin(struct block_backend *be)
+{
+    return block_hurry_begin(be->link.node);
+}
+
+void backend_hurry_end(struct block_hurry *hurry)
+{
+    block_hurry_end(hurry);
+}
+
 static int flush_root(void *opaque)
 {
     return block_co_flush(opaque, 0);

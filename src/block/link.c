@@ -60,12 +60,12 @@ static bool gates_above_idle(void *opaque)
 }
 
 /* Those below that hold requests back by themselves (throttle), and the node itself. */
-struct hurried {
+struct block_hurry {
     struct block_node **nodes;
     size_t count;
 };
 
-static void hurry(struct hurried *hurried, struct block_node *node)
+static void hurry(struct block_hurry *hurried, struct block_node *node)
 {
     if (node->driver->drain_begin) {
         hurried->nodes = xreallocarray(hurried->nodes, hurried->count + 1, sizeof(node));
@@ -78,17 +78,30 @@ static void hurry(struct hurried *hurried, struct block_node *node)
     }
 }
 
+struct block_hurry *block_hurry_begin(struct block_node *node)
+{
+    struct block_hurry *hurried = xnew(struct block_hurry);
+
+    hurry(hurried, node);
+    return hurried;
+}
+
+void block_hurry_end(struct block_hurry *hurried)
+{
+    for (size_t i = 0; i < hurried->count; i++) {
+        hurried->nodes[i]->driver->drain_end(hurried->nodes[i]);
+        block_node_unref(hurried->nodes[i]);
+    }
+    free(hurried->nodes);
+    free(hurried);
+}
+
 void block_node_wait_idle(struct block_node *node, bool (*idle)(void *opaque), void *opaque)
 {
-    struct hurried hurried = {0};
+    struct block_hurry *hurried = block_hurry_begin(node);
 
-    hurry(&hurried, node);
     gate_wait_idle(idle, opaque);
-    for (size_t i = 0; i < hurried.count; i++) {
-        hurried.nodes[i]->driver->drain_end(hurried.nodes[i]);
-        block_node_unref(hurried.nodes[i]);
-    }
-    free(hurried.nodes);
+    block_hurry_end(hurried);
 }
 
 void block_node_drain_begin(struct block_node *node)

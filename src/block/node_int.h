@@ -10,6 +10,9 @@ void block_node_refresh_limits(struct block_node *node);
 /* gate_wait_idle(), for requests at the node and below: those that a filter holds back go on. The gates
  * that they came through are closed, or nobody submits there; others may be open. */
 void block_node_wait_idle(struct block_node *node, bool (*idle)(void *opaque), void *opaque);
+/* What backend_hurry_begin() and _end() do. */
+struct block_hurry *block_hurry_begin(struct block_node *node);
+void block_hurry_end(struct block_hurry *hurry);
 /* Then what is above it has a say in what its length means. */
 bool block_node_may_grow(const struct block_node *node);
 /* Lets go of all children. */

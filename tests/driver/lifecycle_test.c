@@ -50,21 +50,31 @@ static int teardown(void **state)
     return 0;
 }
 
-/* state: is there an iothread? */
-static void start(void **state, const char *more, uint64_t features)
+/* Over whatever node is named "disk". state: is there an iothread? */
+static void start_device(void **state, const char *more, uint64_t features)
 {
     bool iothread = *(bool *)*state;
 
-    rig_init(true);
-    io_errors = 0;
-    system_set_handlers(&handlers);
-    blk_add_fake_disk("");
     if (iothread) {
         rig_object("iothread,id=io0");
     }
     autofree char *text = xasprintf("%s%s", more, iothread ? ",iothread=io0" : "");
     blk_add_device(&driver, text);
     vdriver_start(&driver, features, 0, true);
+}
+
+static void init(void)
+{
+    rig_init(true);
+    io_errors = 0;
+    system_set_handlers(&handlers);
+}
+
+static void start(void **state, const char *more, uint64_t features)
+{
+    init();
+    blk_add_fake_disk("");
+    start_device(state, more, features);
 }
 
 static bool held_is(void *opaque)
@@ -253,6 +263,72 @@ static void test_vm_stop_reset(void **state)
     assert_int_equal(blk_status(&r), VIRTIO_BLK_S_OK);
 }
 
+/* ---- limits --------------------------------------------------------------------------------- */
+
+#define LIMITED 30 /* requests, one a second */
+
+static bool disk_reads(void *opaque)
+{
+    return fake_disk.count[FAKE_READ] > 0;
+}
+
+/* Whoever waits for them does not wait for the limit. */
+static void with_limit(void **state, void (*wait)(void))
+{
+    struct blk_request r[LIMITED];
+
+    init();
+    fake_disk_reset();
+    rig_object("throttle-group,id=tg0,x-iops-total=1");
+    blk_add_node("driver=throttle,node-name=disk,throttle-group=tg0,file.driver=fake-disk");
+    start_device(state, "", 0);
+    for (unsigned i = 0; i < LIMITED; i++) {
+        r[i] = blk_request(VIRTIO_BLK_T_IN, i * 2, 512);
+        blk_publish(&driver, &r[i], i * 3);
+    }
+    vdriver_kick(&driver);
+    assert_true(rig_wait(disk_reads, NULL));
+    int64_t begin = clock_get_ns(AIO_CLOCK_RT);
+    wait();
+    assert_true(clock_get_ns(AIO_CLOCK_RT) - begin < LIMITED / 2 * NS_PER_SEC);
+    assert_int_equal(fake_disk.count[FAKE_READ], LIMITED);
+}
+
+static void reset_device(void)
+{
+    assert_true(vdriver_reset(&driver));
+}
+
+static void unplug(void)
+{
+    machine_lock();
+    device_free(device_find("vd"));
+    machine_unlock();
+}
+
+static void test_limit_reset(void **state)
+{
+    with_limit(state, reset_device);
+}
+
+static void test_limit_unplug(void **state)
+{
+    with_limit(state, unplug);
+}
+
+static void test_limit_vm_stop(void **state)
+{
+    with_limit(state, stop_vm);
+    cont_vm();
+    /* It holds again, and has not forgotten them. */
+    struct blk_request r = blk_request(VIRTIO_BLK_T_IN, 7, 512);
+    blk_publish(&driver, &r, 0);
+    vdriver_kick(&driver);
+    run_a_while();
+    assert_int_equal(blk_status(&r), 0xee);
+    reset_device();
+}
+
 /* ---- errors --------------------------------------------------------------------------------- */
 
 static bool errors_came(void *opaque)
@@ -438,7 +514,8 @@ int main(void)
         BOTH(test_unplug_in_flight), BOTH(test_failed),           BOTH(test_vm_stop),
         BOTH(test_vm_stop_reset),    BOTH(test_error_report),     BOTH(test_error_ignore),
         BOTH(test_error_of_guest),   BOTH(test_error_stop),       BOTH(test_error_stop_reset),
-        BOTH(test_write_cache),      BOTH(test_write_through),
+        BOTH(test_write_cache),      BOTH(test_write_through),    BOTH(test_limit_reset),
+        BOTH(test_limit_unplug),     BOTH(test_limit_vm_stop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

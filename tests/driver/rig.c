@@ -14,6 +14,7 @@
 #include "base/range.h"
 #include "block/backend.h"
 #include "device/iothread.h"
+#include "device/throttle_object.h"
 #include "fake_accel.h"
 #include "hw/virtio/virtio_blk.h"
 #include "mem/dma.h"
@@ -27,6 +28,7 @@ static struct error *last_error;
 
 static const struct device_type *const types[] = {
     &iothread_type,
+    &throttle_group_type,
     &virtio_blk_pci_type,
     &virtio_blk_pci_non_transitional_type,
     NULL,

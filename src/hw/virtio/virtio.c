@@ -22,6 +22,7 @@
 #define WORK_STOPPED 1u
 #define WORK_BROKEN  2u
 #define WORK_CONFIG  4u
+#define WORK_HURRY   8u
 
 static void log_misuse(const struct virtio_device *vdev, const char *what)
 {
@@ -30,6 +31,7 @@ static void log_misuse(const struct virtio_device *vdev, const char *what)
 }
 
 static void begin_stop(struct virtio_device *vdev);
+static void post_main_work(struct virtio_device *vdev, unsigned work);
 
 /* ---- start and stop: machine lock held ------------------------------------------------------ */
 
@@ -90,6 +92,9 @@ static void begin_stop(struct virtio_device *vdev)
     TRACE(virtio_stop, vdev);
     vdev->run = VIRTIO_STOPPING;
     aio_call(vdev->loop, virtio_loop_stop, vdev);
+    if (vdev->ops->begin_hurry) {
+        post_main_work(vdev, WORK_HURRY);
+    }
 }
 
 static void finish_reset(struct virtio_device *vdev)
@@ -138,8 +143,14 @@ static void finish_stop(struct virtio_device *vdev)
 static void main_work(void *opaque)
 {
     struct virtio_device *vdev = opaque;
+    const struct virtio_device_ops *ops = vdev->ops;
     unsigned work = atomic_exchange(&vdev->main_work, 0);
+    struct block_hurry *hurry = NULL;
 
+    /* Both are of the same stop: the next one begins after finish_stop(). */
+    if (work & WORK_HURRY && !(work & WORK_STOPPED)) {
+        vdev->hurry = ops->begin_hurry(vdev);
+    }
     machine_lock();
     /* Ahead of the end of a stop, which may be that of a reset. */
     if (work & WORK_BROKEN && vdev->run != VIRTIO_STOPPED && !vdev->reset_pending) {
@@ -153,9 +164,14 @@ static void main_work(void *opaque)
         }
     }
     if (work & WORK_STOPPED) {
+        hurry = vdev->hurry;
+        vdev->hurry = NULL;
         finish_stop(vdev);
     }
     machine_unlock();
+    if (hurry) {
+        ops->end_hurry(hurry); /* polls: the device may be gone afterwards */
+    }
 }
 
 static void post_main_work(struct virtio_device *vdev, unsigned work)

@@ -35,6 +35,7 @@
 #include "hw/virtio/virtq.h"
 
 struct vmstate;
+struct block_hurry;
 
 #define VIRTIO_QUEUE_MAX 64
 #define VIRTIO_NO_VECTOR 0xffff
@@ -96,6 +97,10 @@ struct virtio_device_ops {
     /* In the loop: finish all requests, then call virtio_stopped(). handle_queue is not called any
      * more. */
     void (*stop)(struct virtio_device *vdev);
+    /* Or NULL. Main loop, without the machine lock: a stop has begun, what limits the rate of requests
+     * is not to delay it. What is returned is given to end_hurry after the stop, which may poll. */
+    struct block_hurry *(*begin_hurry)(struct virtio_device *vdev);
+    void (*end_hurry)(struct block_hurry *hurry);
 };
 
 struct virtio_transport_ops {
@@ -123,6 +128,7 @@ struct virtio_device {
     uint64_t allowed_features; /* ring features the user lets us offer */
     struct aio_bh *main_bh;    /* what the loop has for the main loop to do */
     struct vm_state_handler vm_state;
+    struct block_hurry *hurry; /* main loop: during a stop */
     /* machine state */
     uint64_t host_features; /* offered */
     uint8_t status;

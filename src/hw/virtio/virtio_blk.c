@@ -116,6 +116,11 @@ static void blk_set_config(struct virtio_device *vdev, const uint8_t *config)
     }
 }
 
+static struct block_hurry *blk_begin_hurry(struct virtio_device *vdev)
+{
+    return backend_hurry_begin(virtio_blk_of(vdev)->conf.backend);
+}
+
 static const struct virtio_device_ops blk_ops = {
     .name = "virtio-blk",
     .device_id = 2,
@@ -128,6 +133,8 @@ static const struct virtio_device_ops blk_ops = {
     .start = virtio_blk_start,
     .handle_queue = virtio_blk_handle_queue,
     .stop = virtio_blk_stop,
+    .begin_hurry = blk_begin_hurry,
+    .end_hurry = backend_hurry_end,
 };
 
 /* ---- life ----------------------------------------------------------------------------------- */
