@@ -147,8 +147,7 @@ bool chardev_is_mux(const struct chardev *chr);
 void chardev_take_focus(struct chardev *chr, struct chardev_frontend *fe);
 /* -echr: a character code; 1 (Ctrl-A) unless set. Before the first input. */
 void chardev_set_escape(uint8_t c);
-/* What the keys x and s do; fn is called in the main loop. Without one, x and s only say so. */
+/* What the key x does; fn is called in the main loop. Without one, x only says so. */
 void chardev_set_exit_handler(void (*fn)(void));
-void chardev_set_save_handler(void (*fn)(void));
 
 #endif

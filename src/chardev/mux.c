@@ -11,7 +11,6 @@
 /* Set at start-up. */
 static uint8_t escape = 1;
 static void (*exit_handler)(void);
-static void (*save_handler)(void);
 
 void chardev_set_escape(uint8_t c)
 {
@@ -21,11 +20,6 @@ void chardev_set_escape(uint8_t c)
 void chardev_set_exit_handler(void (*fn)(void))
 {
     exit_handler = fn;
-}
-
-void chardev_set_save_handler(void (*fn)(void))
-{
-    save_handler = fn;
 }
 
 bool chardev_is_mux(const struct chardev *chr)
@@ -104,7 +98,6 @@ static void print_help(struct chardev *chr)
     static const char *const lines[][2] = {
         {"h", "show these keys"},
         {"x", "end ferry"},
-        {"s", "write changes of snapshots back to their images"},
         {"b", "send a break (Linux: magic SysRq)"},
         {"c", "switch to the next of console and monitors"},
     };
@@ -127,14 +120,6 @@ static void exit_key(struct chardev *chr)
     exit_handler();
 }
 
-static void save_key(struct chardev *chr)
-{
-    if (save_handler)
-        save_handler();
-    else
-        say(chr, "\r\nferry: there is no snapshot to write back\r\n");
-}
-
 bool mux_filter(struct chardev *chr, uint8_t *c)
 {
     if (!chr->has_escape) {
@@ -154,9 +139,6 @@ bool mux_filter(struct chardev *chr, uint8_t *c)
         break;
     case 'x':
         exit_key(chr);
-        break;
-    case 's':
-        save_key(chr);
         break;
     case 'b':
         chardev_tell(chr->slots[chr->focus], CHARDEV_BREAK);

@@ -2,16 +2,11 @@
 /* Front ends that share a back end: focus, keys, and keys when nobody reads. */
 #include "kit.h"
 
-static unsigned exits, saves;
+static unsigned exits;
 
 static void count_exit(void)
 {
     exits++;
-}
-
-static void count_save(void)
-{
-    saves++;
 }
 
 static void focus_by_key(void **state)
@@ -133,21 +128,16 @@ static void keys(void **state)
     fake_free(f);
 }
 
-static void exit_and_save(void **state)
+static void exit_by_key(void **state)
 {
     int peer;
     struct chardev *chr = make_pair(",mux=on", &peer);
     struct fake *f = fake_attach(chr, 1000);
-    exits = saves = 0;
+    exits = 0;
     chardev_set_exit_handler(NULL);
-    chardev_set_save_handler(NULL);
-    send_text(peer, "\001s\001x");
-    expect_text(peer, "\r\nferry: there is no snapshot to write back\r\n"
-                      "\r\nferry: cannot be ended from here\r\n");
+    send_text(peer, "\001x");
+    expect_text(peer, "\r\nferry: cannot be ended from here\r\n");
     chardev_set_exit_handler(count_exit);
-    chardev_set_save_handler(count_save);
-    send_text(peer, "\001s");
-    until(saves == 1);
     send_text(peer, "\001x");
     expect_text(peer, "\r\nferry: terminated\r\n");
     assert_int_equal(exits, 1);
@@ -269,7 +259,7 @@ int main(void)
         kit_test(a_lonely_monitor_has_the_focus),
         kit_test(at_most_four),
         kit_test(keys),
-        kit_test(exit_and_save),
+        kit_test(exit_by_key),
         kit_test(no_keys_without_mux),
         kit_test(another_escape),
         kit_test(keys_while_nobody_reads),
