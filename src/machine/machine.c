@@ -242,6 +242,10 @@ bool machine_ready(struct machine *machine, struct error **errp)
 {
     const struct pc_chipset *chipset = pc_chipset(machine);
 
+    if (!machine->kernel && (machine->initrd || machine->append)) {
+        error_set(errp, "-initrd and -append need -kernel");
+        return false;
+    }
     machine_build_e820(machine);
     if (machine->has_firmware) {
         if (machine->kernel) {
@@ -255,14 +259,7 @@ bool machine_ready(struct machine *machine, struct error **errp)
     if (machine->acpi && !acpi_tables_build(machine, chipset->dsdt, chipset->dsdt_size, errp)) {
         return false;
     }
-    if (machine->kernel) {
-        return boot_load(machine, errp);
-    }
-    if (machine->initrd || machine->append) {
-        error_set(errp, "-initrd and -append need -kernel");
-        return false;
-    }
-    return true;
+    return !machine->kernel || boot_load(machine, errp);
 }
 
 /* What each vCPU finds after reset beyond the processor's own state. */

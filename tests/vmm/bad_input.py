@@ -133,6 +133,7 @@ TABLE = [
     ("-bios DIR/missing", "missing", "No such file"),
     ("-bios DIR/cut.bin", "cut.bin", "64 KiB"),
     ("-bios DIR/rom.bin -kernel DIR/bzimage", "-bios"),
+    ("-bios DIR/rom.bin -append quiet", "-kernel"),
     # machine
     ("-m 100T", "host"),
     ("-m 0", "-m 0"),
