@@ -89,13 +89,15 @@ static const struct option options[] = {
      .help = "select the machine ('-machine help' lists them)\n"
              "accel=accel1[:accel2[:...]] selects the accelerator\n"
              "kernel-irqchip=on|split|off who emulates the interrupt chips\n"
-             "acpi=on|off|auto, i8042=on|off, pit=on|off, max-ram-below-4g=size\n"
+             "acpi=on|off|auto, smm=on|off|auto, i8042=on|off, pit=on|off,\n"
+             "max-ram-below-4g=size\n"
              "kernel=, initrd=, append=, firmware= same as -kernel, -initrd, -append, -bios"},
     LIST("accel", accel, "[accel=]accelerator[,prop[=value][,...]]",
          "select the accelerator ('-accel help' lists them); may be repeated, the first that\n"
          "works is taken\n"
          "kernel-irqchip=on|split|off who emulates the interrupt chips\n"
-         "force=on run although the start-up probe says that kernels cannot run"),
+         "force=on (kvm) run although the start-up probe says that kernels cannot run\n"
+         "tb-size=n (tcg) MiB for decoded code; thread=multi (tcg) a thread for each CPU"),
     SHORT("enable-kvm", machine, "accel=kvm", "same as -machine accel=kvm"),
     TEXT("cpu", cpu, "model[,+feature][,-feature][,feature=on|off]",
          "select the CPU ('-cpu help' lists models and features)"),
@@ -116,7 +118,7 @@ static const struct option options[] = {
          "[,read-only=on|off][,driver specific parameters...]",
          "open a block node"),
     LIST("drive", drive,
-         "[file=file][,if=none|virtio][,format=f][,id=name][,serial=s]\n"
+         "[file=file,]if=none|virtio[,format=f][,id=name][,serial=s]\n"
          "[,cache=writethrough|writeback|none|directsync|unsafe]\n"
          "[,aio=threads|io_uring|native][,readonly=on|off][,snapshot=on|off][,werror=..][,rerror=.."
          "]",
@@ -129,15 +131,15 @@ static const struct option options[] = {
     SHORT_FOR("initrd", machine, "initrd=", "file", "initial RAM disk, or multiboot modules"),
     SHORT_FOR("bios", machine, "firmware=", "file",
               "firmware image, placed so that it ends at 4 GiB"),
-    LIST("boot", boot, "[strict=on|off][,menu=off]", "for a firmware, which this build has not"),
+    LIST("boot", boot, "[strict=on|off][,menu=off]", "there is no fw_cfg to tell a firmware"),
     HEADING("Character device options:"),
     LIST("chardev", chardev, "backend,id=id[,prop[=value][,...]]",
          "add a character device ('-chardev help' lists them)"),
     LIST("serial", serial, "dev", "redirect the serial port to character device 'dev'"),
     LIST("qmp", qmp, "dev", "QMP monitor on character device 'dev'"),
     LIST("qmp-pretty", qmp_pretty, "dev", "like -qmp, with the answers indented"),
-    LIST("mon", mon, "[chardev=]name[,mode=control][,pretty=on|off]",
-         "monitor on a character device"),
+    LIST("mon", mon, "[chardev=]name,mode=control[,pretty=on|off]",
+         "QMP monitor on a character device"),
     FIXED("monitor", monitors, "none", "no human monitor"),
     TEXT("echr", echr, "chr", "set the terminal's escape character instead of Ctrl-A"),
     HEADING("Display and network options:"),
@@ -165,7 +167,7 @@ static const struct option options[] = {
      .help = "no configuration files (ferry reads none)"},
     SHORT("no-acpi", machine, "acpi=off", "same as -machine acpi=off"),
     {.name = "no-hpet", .kind = OPTION_FLAG, .offset = SIZE_MAX, .help = "no HPET (there is none)"},
-    LIST("rtc", rtc, "[base=utc|localtime|<datetime>][,clock=host|vm][,driftfix=none]",
+    LIST("rtc", rtc, "[base=utc|localtime|<datetime>][,clock=host|rt|vm][,driftfix=none]",
          "set the clock's start"),
     LIST("overcommit", overcommit, "[mem-lock=off][,cpu-pm=off]",
          "guest memory may be swapped, idle CPUs are the host's"),
@@ -189,7 +191,7 @@ static const struct option options[] = {
     LACKING("fda", true, "floppy disks are not in this build"),
     LACKING("fdb", true, "floppy disks are not in this build"),
     LACKING("no-fd-bootchk", false, "floppy disks are not in this build"),
-    LACKING("option-rom", true, "option ROMs need firmware, which this build does not start"),
+    LACKING("option-rom", true, "option ROMs need fw_cfg, which is not in this build"),
     LACKING("netdev", true, "networking is not in this build; use -nic none"),
     LACKING("daemonize", false, "use your service manager, or a shell's &"),
     LACKING("incoming", true, "migration is not in this build"),

@@ -391,14 +391,13 @@ bool config_boot(const struct text_list *list, struct error **errp)
         const char *value = options_get(opts, lacking[i]);
 
         if (value) {
-            error_set(errp,
-                      "-boot %s=%s: needs firmware, which this build does not start; use -kernel",
+            error_set(errp, "-boot %s=%s: there is no fw_cfg to tell a firmware; leave it out",
                       lacking[i], value);
             ok = false;
         }
     }
     if (ok && menu) {
-        error_set(errp, "-boot menu=on: needs firmware, which this build does not start");
+        error_set(errp, "-boot menu=on: there is no fw_cfg to tell a firmware; leave it out");
         ok = false;
     }
     ok = ok && options_check_used(opts, "-boot", errp);

@@ -206,9 +206,9 @@ static void test_accepted_or_refused(void **state)
         const char *first, *second, *error;
     } cases[] = {
         {0, "strict=on", "menu=off", NULL},
-        {0, "order=c", "menu=off", "-boot order=c: needs firmware"},
-        {0, "strict=on", "dc", "-boot order=dc: needs firmware"},
-        {0, "menu=on", "strict=on", "-boot menu=on: needs firmware"},
+        {0, "order=c", "menu=off", "-boot order=c: there is no fw_cfg"},
+        {0, "strict=on", "dc", "-boot order=dc: there is no fw_cfg"},
+        {0, "menu=on", "strict=on", "-boot menu=on: there is no fw_cfg"},
         {0, "strict=on", "strct=on", "did you mean 'strict'?"},
         {1, "mem-lock=off", "cpu-pm=off", NULL},
         {1, "mem-lock=on", "mem-lock=off", "-overcommit: mem-lock=on is not in this build"},
