@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The boot order: devices with bootindex=N, N >= 0, the smallest first. It is for a firmware that
- * asks (fw_cfg "bootorder"); direct kernel boot (-kernel) does not look at it.
+ * The boot order: devices with bootindex=N, N >= 0, the smallest first. Each N is given once.
+ * Nothing tells a firmware of it yet (fw_cfg "bootorder"); direct kernel boot (-kernel) does not
+ * look at it.
  *
  * A device that may be booted from adds itself in realize and removes itself in unrealize. Main
  * thread, machine lock held.
