@@ -3,8 +3,8 @@
  * The machine lock guards machine state: device registers, the region tree, interrupt wiring, bus
  * topology. A vCPU takes it for the access it exits with; main loop handlers that touch machine
  * state take it themselves. Iothreads and workers never take it. It is not recursive, and nobody
- * waits for a loop, a coroutine or the guest while holding it. It comes before every other lock
- * (docs/threads.md).
+ * waits for a loop, a coroutine or the guest while holding it, but for the start and the end of an
+ * iothread's thread. It comes before every other lock (docs/threads.md).
  */
 #ifndef FERRY_MEM_MACHINE_LOCK_H
 #define FERRY_MEM_MACHINE_LOCK_H
