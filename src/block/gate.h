@@ -2,9 +2,11 @@
 /*
  * Gates: where requests enter the node graph.
  *
- * Every backend has a gate; no request enters the graph another way. A request is counted from
- * gate_enter() to gate_leave(), so a drain that closes the gates above a node and waits until
- * nobody is inside knows that no request is anywhere below them.
+ * Every backend has a gate; requests of guests and tools enter the graph there and nowhere else. A
+ * request is counted from gate_enter() to gate_leave(), so a drain that closes the gates above a
+ * node and waits until nobody is inside knows that no request is anywhere below them. Not counted
+ * is what the main loop does itself by block_run(), which returns when it is done: opening and
+ * probing, image operations, the flush of all disks.
  *
  *      loop A --\                       /--> nodes
  *      loop B ---+--> [ gate: count ] -+---> nodes

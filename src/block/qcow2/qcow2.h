@@ -15,7 +15,7 @@
  * ---- Order -----------------------------------------------------------------------------------
  *
  * Changes of metadata stay in the caches until co_qcow2_commit() takes them to the file, in this
- * order (docs/block.md proves each from it):
+ * order (docs/qcow2.md proves each from it):
  *
  *   1. refcount blocks and new L2 tables, which nothing on disk points to yet; flush
  *   2. (if there are new refcount blocks) refcount table entries; flush
