@@ -11,8 +11,8 @@
  *                                                 |
  *                             struct nbd_export --+--> struct block_backend
  *
- * The server knows nothing of programs and their arguments: ferry-nbd and the monitor make backends
- * and listening sockets and give them here.
+ * The server knows nothing of programs and their arguments: ferry-nbd, which runs it, makes
+ * backends and listening sockets and gives them here.
  *
  * Clients are hostile: what one sends costs a bounded amount of memory (NBD_IN_FLIGHT_*), and a
  * client that neither sends nor takes anything holds up nobody but itself. A client has
