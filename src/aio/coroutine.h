@@ -39,6 +39,12 @@ void co_wake(struct coroutine *co);
 
 void co_sleep(enum aio_clock clock, int64_t ns);
 
+/* There are so many coroutines that who could do without another one should: the kernel bounds the
+ * mappings of a process, and one that cannot be made ends it. Loop thread. */
+bool coroutine_are_scarce(void);
+/* From how many on; 0: as ever. For tests. */
+void coroutine_set_plenty(unsigned stacks);
+
 /* Starts fn in a new coroutine of loop. Any thread. */
 void aio_call_co(struct aio_loop *loop, coroutine_fn *fn, void *opaque);
 

@@ -25,6 +25,10 @@
 #define BATCH      64  /* of them go to the shared list at once */
 #define SHARED_MAX 512
 
+/* Stacks beside each other, in all threads, after which they are scarce: each is two mappings, and the
+ * kernel gives a process 65530 (vm.max_map_count). */
+#define PLENTY 8192
+
 #define COLOURS       16
 #define COLOUR_STRIDE 192 /* bytes; three cache lines */
 
@@ -40,6 +44,9 @@ static __thread struct {
     unsigned count;
     bool is_registered; /* thread_ends() will be called */
 } local;
+
+static _Atomic(unsigned) mapped; /* stacks there are */
+static _Atomic(unsigned) plenty = PLENTY;
 
 static pthread_key_t thread_key;
 static pthread_once_t thread_key_once = PTHREAD_ONCE_INIT;
@@ -69,6 +76,7 @@ static struct coroutine *stack_new(void)
         log_error("cannot map a coroutine's stack: %s", strerror(errno));
         abort();
     }
+    atomic_fetch_add_explicit(&mapped, 1, memory_order_relaxed);
     unsigned colour = atomic_fetch_add_explicit(&next_colour, 1, memory_order_relaxed) % COLOURS;
     uintptr_t end = (uintptr_t)base + size - colour * COLOUR_STRIDE;
     struct coroutine *co = (struct coroutine *)((end - sizeof(struct coroutine)) & ~(uintptr_t)63);
@@ -85,6 +93,7 @@ static void stack_free(struct coroutine *co)
     __asan_unpoison_memory_region(base + guard, mapping_size() - guard);
 #endif
     munmap(base, mapping_size());
+    atomic_fetch_sub_explicit(&mapped, 1, memory_order_relaxed);
 }
 
 /* ---- lists ---------------------------------------------------------------------------------- */
@@ -169,6 +178,17 @@ void coroutine_pool_put(struct coroutine *co)
     if (local.count > LOCAL_MAX) {
         local_release(BATCH);
     }
+}
+
+bool coroutine_are_scarce(void)
+{
+    return atomic_load_explicit(&mapped, memory_order_relaxed) >=
+           atomic_load_explicit(&plenty, memory_order_relaxed);
+}
+
+void coroutine_set_plenty(unsigned stacks)
+{
+    atomic_store_explicit(&plenty, stacks ? stacks : PLENTY, memory_order_relaxed);
 }
 
 unsigned coroutine_pool_local_count(void)

@@ -35,6 +35,10 @@ void co_block_tasks_start(struct block_tasks *tasks, struct block_task *task)
     co_wait_for_fewer(tasks, BLOCK_TASKS_MAX);
     tasks->running++;
     task->tasks = tasks;
+    if (coroutine_are_scarce()) {
+        co_task(task);
+        return;
+    }
     coroutine_enter(coroutine_new(co_task, task));
 }
 

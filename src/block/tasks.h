@@ -20,8 +20,8 @@ struct block_task {
     struct block_tasks *tasks;
 };
 
-/* Runs task up to where it first waits for something; before that, waits for others if there are
- * too many. Takes task. */
+/* Runs task up to where it first waits for something (or to its end, where coroutines are scarce);
+ * before that, waits for others if there are too many. Takes task. */
 void co_block_tasks_start(struct block_tasks *tasks, struct block_task *task);
 /* All that were started have ended. Returns tasks->ret. */
 int co_block_tasks_wait(struct block_tasks *tasks);
