@@ -266,7 +266,8 @@ class Image:
                 break
             time.sleep(0.1)
         if check.returncode not in (0, 3):
-            return "qemu-img check: " + check.stdout.strip().splitlines()[0]
+            lines = check.stdout.strip().splitlines()
+            return "qemu-img check: " + next((l for l in lines if l.startswith("ERROR")), lines[0])
         leaks = re.search(r'"leaks": (\d+)', check.stdout)
         self.leaks = int(leaks.group(1)) if leaks else 0
         compressed = re.search(r'"compressed-clusters": (\d+)', check.stdout)
