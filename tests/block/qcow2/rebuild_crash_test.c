@@ -21,6 +21,7 @@
 #define DISK    "driver=qcow2,file.driver=disk"
 #define SIZE    MiB
 #define LIMIT   (8 * MiB)
+#define DURABLE 0 /* for disk_crash(): nothing that is not flushed */
 #define FIX_ALL (BLOCK_CHECK_FIX_LEAKS | BLOCK_CHECK_FIX_ERRORS)
 
 /* ---- what an image has ------------------------------------------------------------------------ */
@@ -71,44 +72,73 @@ static char *contents_of(const char *name)
 
 /* ---- crashes ---------------------------------------------------------------------------------- */
 
-static unsigned crashes;
+static unsigned crashes, olds, news;
 
-static void expect_old_or_new(const char *what, const char *old, const char *new_,
-                              uint64_t old_errors, bool ask_qemu)
+/* What an image may have after a crash or an error, and what its check may find. */
+struct expected {
+    const char *what;
+    char *old, *new_;               /* old: NULL: it must be the new one */
+    struct block_check_result seed; /* of the old one */
+};
+
+static void expect_no_more(const struct expected *e, const struct block_check_result *result)
+{
+    bool is_as_before = e->old && result->corruptions == e->seed.corruptions;
+
+    if (result->check_errors || (result->corruptions && !is_as_before)) {
+        fail_msg("%s: %llu errors", e->what, (unsigned long long)result->corruptions);
+    }
+    if (result->leaks > (e->old ? e->seed.leaks : 0)) {
+        fail_msg("%s: %llu leaks, were %llu", e->what, (unsigned long long)result->leaks,
+                 (unsigned long long)e->seed.leaks);
+    }
+}
+
+static void expect_old_or_new(const struct expected *e, bool ask_qemu)
 {
     struct block_check_result result;
 
     assert_true(ferry_check("crashed", 0, &result, NULL, NULL));
-    if (result.check_errors || (result.corruptions && result.corruptions != old_errors)) {
-        fail_msg("%s: %llu errors", what, (unsigned long long)result.corruptions);
-    }
+    expect_no_more(e, &result);
     char *now = contents_of("crashed");
-    if (strcmp(now, old) && strcmp(now, new_)) {
-        fail_msg("%s: was\n%s\nshould be\n%s\nis\n%s", what, old, new_, now);
+    bool is_old = e->old && strcmp(now, e->old) == 0, is_new = strcmp(now, e->new_) == 0;
+    if (!is_old && !is_new) {
+        fail_msg("%s: was\n%s\nshould be\n%s\nis\n%s", e->what, e->old ? e->old : "(new)", e->new_,
+                 now);
     }
+    olds += is_old;
+    news += is_new;
     free(now);
     if (ask_qemu) {
         assert_true(qemu_check("crashed", &result));
-        assert_true(!result.check_errors &&
-                    (!result.corruptions || result.corruptions == old_errors));
+        expect_no_more(e, &result);
     }
 }
 
-/* Crashes at times between `begin` and now. "seed": the image as it was before. */
-static void crash(const char *what, uint64_t begin, uint64_t old_errors)
+/* Crashes at times between `begin` and now, and one now: all must have reached the disk. "seed": the
+ * image as it was before. */
+static void crash(const char *what, uint64_t begin)
 {
     uint64_t end = disk_time(), random = 88172645463325252u + begin;
-    unsigned count = 25 * qkit_scale();
+    unsigned count = 24 * qkit_scale();
+    struct expected e = {.what = what};
 
     disk_save("new");
-    char *old = contents_of("seed"), *new_ = contents_of("new");
+    e.old = contents_of("seed");
+    e.new_ = contents_of("new");
+    assert_true(ferry_check("seed", 0, &e.seed, NULL, NULL));
+    /* Else the last one would show nothing. */
+    assert_true(strcmp(e.old, e.new_) || e.seed.corruptions || e.seed.leaks);
     for (unsigned i = 0; i < count; i++) {
         uint64_t when = begin + (end - begin) * i / count;
         disk_crash("crashed", when, kit_random(&random));
-        expect_old_or_new(what, old, new_, old_errors, crashes++ % 16 == 0);
+        expect_old_or_new(&e, crashes++ % 16 == 0);
     }
-    free(old);
-    free(new_);
+    free(e.old);
+    e.old = NULL;
+    disk_crash("crashed", end, DURABLE);
+    expect_old_or_new(&e, crashes++ % 16 == 0);
+    free(e.new_);
 }
 
 /* ---- snapshots -------------------------------------------------------------------------------- */
@@ -137,7 +167,7 @@ static void one_change(const char *op, const char *name)
 
     disk_set_log(true);
     snapshot_op(be, op, name, NULL);
-    crash(what, begin, 0);
+    crash(what, begin);
     disk_set_log(false);
     fill(be, kit_pattern(begin) * 3000, 100000, kit_pattern(begin));
     image_backend_close(be);
@@ -167,10 +197,12 @@ static void snapshots_of(const char *options)
 
 static void snapshots_crash(void **state)
 {
+    olds = news = 0;
     snapshots_of("cluster_size=4k");
     snapshots_of("cluster_size=512");
     snapshots_of("cluster_size=64k,compat=0.10");
     snapshots_of("cluster_size=16k,extended_l2=on,lazy_refcounts=on");
+    assert_true(olds && news);
 }
 
 /* ---- repairs ---------------------------------------------------------------------------------- */
@@ -184,21 +216,19 @@ static void make_seed(void)
 
 static void repair(const char *what, unsigned fix, void (*spoil)(struct image *image))
 {
-    struct block_check_result before, result;
+    struct block_check_result result;
     struct image image;
 
     make_seed();
     image_open(&image, "seed");
     spoil(&image);
     image_close(&image);
-    assert_true(ferry_check("seed", 0, &before, NULL, NULL));
-    assert_true(before.corruptions + before.leaks > 0);
     disk_load("seed", LIMIT);
     uint64_t begin = disk_time();
     disk_set_log(true);
     assert_true(ferry_check(DISK, fix, &result, NULL, NULL));
     assert_int_equal(result.corruptions + result.leaks, 0);
-    crash(what, begin, before.corruptions);
+    crash(what, begin);
     disk_unload();
 }
 
@@ -242,63 +272,109 @@ static void tables_in_each_other(struct image *image)
 
 static void repairs_crash(void **state)
 {
+    olds = news = 0;
     repair("no refcounts", FIX_ALL, no_refcounts);
     repair("wrong refcounts", FIX_ALL, wrong_refcounts);
     repair("leaks and flags", FIX_ALL, leaks);
     repair("leaks alone", BLOCK_CHECK_FIX_LEAKS, leaks_alone);
     repair("tables in each other", FIX_ALL, tables_in_each_other);
+    assert_true(olds && news);
 }
 
 /* ---- failing disks ---------------------------------------------------------------------------- */
 
+struct fault {
+    enum disk_op kind;
+    unsigned n; /* the n-th request of the kind fails; 0: none */
+    int error;
+};
+
+struct outcome {
+    bool done, failed; /* the operation; the request */
+};
+
+static struct outcome operate(const char *op, const char *name, struct fault fault)
+{
+    struct block_backend *be = image_backend(DISK, true);
+    struct block_node *node = backend_root(be);
+    const struct block_image_ops *ops = node->driver->image;
+    char *text = (char *)(uintptr_t)name;
+    struct block_snapshot snapshot = {.name = text};
+    struct outcome outcome;
+    struct error *err = NULL;
+
+    disk_fail(fault.kind, fault.n, fault.n ? 1 : 0, fault.error);
+    outcome.done = strcmp(op, "create") == 0  ? ops->snapshot_create(node, &snapshot, &err)
+                   : strcmp(op, "apply") == 0 ? ops->snapshot_apply(node, name, &err)
+                                              : ops->snapshot_delete(node, name, &err);
+    outcome.failed = fault.n && disk_count(fault.kind) >= fault.n;
+    assert_int_equal(outcome.done, !err);
+    error_free(err);
+    disk_fail(fault.kind, 0, 0, 0);
+    image_backend_close(be);
+    return outcome;
+}
+
+/* What the operation makes of "seed" on a disk that works. */
+static struct expected expect_of(const char *op, const char *name)
+{
+    struct expected e = {.what = op};
+
+    disk_load("seed", LIMIT);
+    assert_true(operate(op, name, (struct fault){0}).done);
+    disk_save("new");
+    disk_unload();
+    e.old = contents_of("seed");
+    e.new_ = contents_of("new");
+    assert_string_not_equal(e.old, e.new_);
+    assert_true(ferry_check("seed", 0, &e.seed, NULL, NULL));
+    return e;
+}
+
+/* False: there were not so many requests of the kind. */
+static bool one_fails(struct expected e, const char *op, const char *name, struct fault fault)
+{
+    disk_load("seed", LIMIT);
+    struct outcome outcome = operate(op, name, fault);
+    disk_save("crashed");
+    disk_unload();
+    assert_true(!(outcome.done && outcome.failed));
+    if (outcome.done) {
+        e.old = NULL;
+    } else if (fault.kind == DISK_READ) {
+        e.new_ = e.old; /* writing the header, or the flush, may have worked */
+    }
+    expect_old_or_new(&e, false);
+    return outcome.failed;
+}
+
 /* The n-th request of a kind fails, for all n. */
 static void each_fails(enum disk_op kind, const char *op, const char *name, int error)
 {
-    bool failed = true;
+    struct expected e = expect_of(op, name);
+    unsigned n = 1;
 
-    char *old = contents_of("seed");
-    for (unsigned n = 1; failed; n++) {
-        disk_load("seed", LIMIT);
-        struct block_backend *be = image_backend(DISK, true);
-        struct block_node *node = backend_root(be);
-        const struct block_image_ops *ops = node->driver->image;
-        char *text = (char *)(uintptr_t)name;
-        struct block_snapshot snapshot = {.name = text};
-        struct error *err = NULL;
-        disk_fail(kind, n, 1, error);
-        bool done = strcmp(op, "create") == 0  ? ops->snapshot_create(node, &snapshot, &err)
-                    : strcmp(op, "apply") == 0 ? ops->snapshot_apply(node, name, &err)
-                                               : ops->snapshot_delete(node, name, &err);
-        failed = disk_count(kind) >= n;
-        assert_int_equal(done, !err);
-        error_free(err);
-        disk_fail(kind, 0, 0, 0);
-        image_backend_close(be);
-        disk_save("crashed");
-        char *now = contents_of("crashed");
-        assert_true(!(done && failed));
-        if (kind == DISK_READ && !done) {
-            assert_string_equal(now, old); /* writing the header, or the flush, may have worked */
-        }
-        free(now);
-        struct block_check_result result;
-        assert_true(ferry_check("crashed", 0, &result, NULL, NULL));
-        assert_int_equal(result.corruptions, 0);
-        disk_unload();
+    while (one_fails(e, op, name, (struct fault){kind, n, error})) {
+        n++;
     }
-    free(old);
+    assert_true(n > 1);
+    free(e.old);
+    free(e.new_);
 }
 
 static void disk_fails(void **state)
 {
+    olds = news = 0;
     make_seed();
     each_fails(DISK_WRITE, "create", "b", EIO);
     each_fails(DISK_WRITE, "apply", "a", ENOSPC);
     each_fails(DISK_WRITE, "delete", "a", EIO);
     each_fails(DISK_FLUSH, "create", "b", EIO);
+    each_fails(DISK_FLUSH, "apply", "a", ENOSPC);
     each_fails(DISK_FLUSH, "delete", "a", EIO);
     each_fails(DISK_READ, "create", "b", EIO);
     each_fails(DISK_READ, "apply", "a", EIO);
+    assert_true(olds && news);
 }
 
 int main(void)
