@@ -185,7 +185,7 @@ static void test_over_old_one(void **state)
     assert_true(kit_file_size("ours.qcow2") <= 200704);
     if (tools_have_qemu_img()) {
         tools_check("ours.qcow2", false);
-        tools_must("qemu-io -r -c 'read -P 0 0 10M' ours.qcow2 | grep -v failed");
+        tools_must("qemu-io -r -c 'read -P 0 0 10M' ours.qcow2");
     }
 }
 
