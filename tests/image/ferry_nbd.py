@@ -316,18 +316,43 @@ def case_activation(nbd, folder):
     expect(same_files(image, folder / "act.copy"), "the copy differs")
 
 
+def start_copy(words):
+    return subprocess.Popen(["nbdcopy", *words], stdout=subprocess.DEVNULL,
+                            stderr=subprocess.DEVNULL)
+
+
+def copied(pid):
+    """Bytes that nbdcopy has read from a file or written to one."""
+    with contextlib.suppress(OSError):  # it ends
+        fields = dict(line.split(": ") for line in
+                      pathlib.Path(f"/proc/{pid}/io").read_text().splitlines())
+        return int(fields["rchar"]) + int(fields["wchar"])
+    return 0
+
+
+def kill_while_copying(words, size):
+    """Kills a client that has copied something, but not all."""
+    for _ in range(20):
+        client, done = start_copy(words), 0
+        while client.poll() is None and done < size // 4:
+            done = copied(client.pid)
+        client.kill()
+        if client.wait() == -signal.SIGKILL and size // 4 <= done < size:
+            return
+    raise Fault(f"{words} was never killed while it copied")
+
+
 def case_dead_clients(nbd, folder):
     """Clients killed in the middle of what they do; the others notice nothing."""
     source = random_file(folder / "big", 64 * MIB)
-    image = folder / "victim"
-    with open(image, "wb") as f:
-        f.truncate(64 * MIB)
+    image = random_file(folder / "victim", 64 * MIB, 2)
     with Server(nbd, folder, "-e", "0", "-f", "raw", "--threads=1", image) as server:
-        for i in range(6):
-            client = subprocess.Popen(["nbdcopy", *((source, server.uri()) if i % 2 else
-                                                    (server.uri(), folder / "junk"))],
-                                      stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            time.sleep(0.02 + 0.02 * i)
+        write, read = (source, server.uri()), (server.uri(), folder / "junk")
+        for words in (read, write):
+            kill_while_copying(words, 64 * MIB)
+        for i in range(4):
+            client = start_copy(read if i % 2 else write)
+            time.sleep(0.02 + 0.03 * i)  # it may have begun, or have ended
             client.kill()
             client.wait()
         run("nbdcopy", "--flush", source, server.uri())
@@ -443,10 +468,11 @@ def case_tls_x509(nbd, folder):
         out = run("nbdinfo", "--size", server.uri(), status=1)
         expect("TLS" in out or "tls" in out, f"in the clear: {out}")
         client = f"tls-creds-x509,id=c0,endpoint=client,dir={pki}"
-        run("qemu-img", "compare", "-f", "raw", "--object", client, "--image-opts",
-            f"driver=raw,file.filename={image}", "driver=raw,file.driver=nbd,"
-            f"file.server.type=unix,file.server.path={server.path},file.tls-creds=c0,"
-            "file.tls-hostname=localhost", status=None)
+        out = run("qemu-img", "compare", "--object", client, "--image-opts",
+                  f"driver=raw,file.driver=file,file.filename={image}", "driver=raw,file.driver=nbd,"
+                  f"file.server.type=unix,file.server.path={server.path},file.tls-creds=c0,"
+                  "file.tls-hostname=localhost")
+        expect("Images are identical" in out, f"qemu-img compare: {out}")
         nobody = folder / "nobody"
         nobody.mkdir()
         shutil.copy(pki / "ca-cert.pem", nobody)
