@@ -335,6 +335,7 @@ def kill_while_copying(words, size):
     for _ in range(20):
         client, done = start_copy(words), 0
         while client.poll() is None and done < size // 4:
+            time.sleep(0.001)
             done = copied(client.pid)
         client.kill()
         if client.wait() == -signal.SIGKILL and size // 4 <= done < size:
@@ -344,15 +345,15 @@ def kill_while_copying(words, size):
 
 def case_dead_clients(nbd, folder):
     """Clients killed in the middle of what they do; the others notice nothing."""
-    source = random_file(folder / "big", 64 * MIB)
-    image = random_file(folder / "victim", 64 * MIB, 2)
+    source = random_file(folder / "big", 32 * MIB)
+    image = random_file(folder / "victim", 32 * MIB, 2)
     with Server(nbd, folder, "-e", "0", "-f", "raw", "--threads=1", image) as server:
         write, read = (source, server.uri()), (server.uri(), folder / "junk")
         for words in (read, write):
-            kill_while_copying(words, 64 * MIB)
+            kill_while_copying(words, 32 * MIB)
         for i in range(4):
             client = start_copy(read if i % 2 else write)
-            time.sleep(0.02 + 0.03 * i)  # it may have begun, or have ended
+            time.sleep(0.02 * (i + 1))  # it may have begun, or have ended
             client.kill()
             client.wait()
         run("nbdcopy", "--flush", source, server.uri())
