@@ -25,6 +25,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 LOGS = ROOT / "build/test-logs"
 SKIP_STATUS = 77
 CASE = re.compile(r"^CASE (\S+) (PASS|FAIL|SKIP) ?(.*)$")
+SKIPPED = re.compile(r"^\[  SKIPPED \] (\w+)$")  # a line of cmocka
 
 SANITIZER_OPTIONS = {
     "ASAN_OPTIONS": "detect_stack_use_after_return=0:strict_string_checks=1",
@@ -170,6 +171,8 @@ def run_meson_tests(kind, pattern, is_long, report):
         output = test.get("stdout", "") + test.get("stderr", "")
         if test["result"] in ("OK", "EXPECTEDFAIL"):
             report.add(name, "PASS", f"{test['duration']:.1f} s")
+            for case, reason in skipped_cases(output):
+                report.add(f"{name}/{case}", "SKIP", reason)
         elif test["result"] == "SKIP":
             report.add(name, "SKIP", last_line(output))
         else:
@@ -177,6 +180,19 @@ def run_meson_tests(kind, pattern, is_long, report):
             report.add(name, "FAIL", test["result"].lower())
     for name in sorted(set(names) - seen):
         report.add(f"{kind.kind}:{name}", "FAIL", "meson did not run it")
+
+
+def skipped_cases(output):
+    """What of a program was skipped though it passed, and why if it says so in the line before."""
+    before, cases = "", {}
+    for line in output.splitlines():
+        case = SKIPPED.match(line)
+        if case:
+            said = "" if before.startswith("[") else before.removeprefix("skipped: ").strip()
+            # cmocka lists them once more at the end.
+            cases.setdefault(case[1], said or "it does not say why")
+        before = line
+    return cases.items()
 
 
 def last_line(output):
