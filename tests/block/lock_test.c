@@ -190,8 +190,8 @@ static bool try_drive(const char *text, struct block_backend **be)
     return ok;
 }
 
-/* A disk is opened whose byte is locked for a moment. False: it was free already, or the thread that
- * frees it came too late, since the machine is busy. */
+/* A disk is opened whose byte is locked for a moment. False: it was free already, or the thread
+ * that frees it came too late, since the machine is busy. */
 static bool opens_late(off_t byte)
 {
     struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};

@@ -470,9 +470,9 @@ def case_tls_x509(nbd, folder):
         expect("TLS" in out or "tls" in out, f"in the clear: {out}")
         client = f"tls-creds-x509,id=c0,endpoint=client,dir={pki}"
         out = run("qemu-img", "compare", "--object", client, "--image-opts",
-                  f"driver=raw,file.driver=file,file.filename={image}", "driver=raw,file.driver=nbd,"
-                  f"file.server.type=unix,file.server.path={server.path},file.tls-creds=c0,"
-                  "file.tls-hostname=localhost")
+                  f"driver=raw,file.driver=file,file.filename={image}",
+                  "driver=raw,file.driver=nbd,file.server.type=unix,"
+                  f"file.server.path={server.path},file.tls-creds=c0,file.tls-hostname=localhost")
         expect("Images are identical" in out, f"qemu-img compare: {out}")
         nobody = folder / "nobody"
         nobody.mkdir()

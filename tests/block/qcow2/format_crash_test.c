@@ -3,7 +3,8 @@
  * Power fails, or the disk, while an image gets another size, other options, other backing names, is
  * emptied, or keeps bitmaps. After a crash the image has no errors, its size is the old one or the
  * new one, and each of its bytes is what it was or what it shall be; bitmaps are right or say that
- * they are not. After an error the operation says so, and the same holds.
+ * they are not. After an error the operation says so, and the same holds. What it says is done is
+ * on the disk.
  */
 #include <errno.h>
 #include <string.h>
@@ -179,7 +180,7 @@ static void check_bitmaps(const struct op *op)
     image_backend_close(be);
 }
 
-/* Their names, what they say, and of whether it is right. */
+/* Their names, whether they are wrong, and how much is dirty. */
 static char *bitmaps_of(const char *name)
 {
     struct block_backend *be = image_backend(name, false);

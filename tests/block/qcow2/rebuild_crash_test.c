@@ -2,8 +2,8 @@
 /*
  * Power fails while snapshots are made, applied and deleted, and while an image is repaired. Whatever
  * reached the disk then, sector by sector in any order between two flushes: the image must be the
- * old one or the new one, with all data of the disk and of all snapshots, and free of errors (of
- * repairs: the old errors, or none).
+ * old one or the new one, with all data of the disk and of all snapshots, without more leaks, and
+ * free of errors (of repairs: the old errors, or none). After the operation it is the new one.
  *
  * And the disk fails instead: the operation says so, and the image is the old one or the new one.
  */
@@ -115,8 +115,8 @@ static void expect_old_or_new(const struct expected *e, bool ask_qemu)
     }
 }
 
-/* Crashes at times between `begin` and now, and one now: all must have reached the disk. "seed": the
- * image as it was before. */
+/* Crashes at times between `begin` and now, and one now: all must have reached the disk. "seed":
+ * the image as it was before. */
 static void crash(const char *what, uint64_t begin)
 {
     uint64_t end = disk_time(), random = 88172645463325252u + begin;
