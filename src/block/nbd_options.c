@@ -63,6 +63,13 @@ static bool parse_server(struct options *opts, struct nbd_target *target, struct
     return ok;
 }
 
+/* The server has to show a certificate that is checked. */
+static bool verifies(const struct nbd_target *target)
+{
+    return target->tls &&
+           (!target->creds || (!target->creds->is_psk && target->creds->verify_peer));
+}
+
 static bool parse_tls(struct options *opts, struct nbd_target *target, struct error **errp)
 {
     const char *id = options_get(opts, "tls-creds");
@@ -79,6 +86,11 @@ static bool parse_tls(struct options *opts, struct nbd_target *target, struct er
         }
         target->creds = nbd_creds_copy(creds);
         target->tls = true;
+    }
+    if (target->path && verifies(target)) {
+        error_set(errp, "nbd: this libnbd checks no certificates over unix sockets; give "
+                        "server.host, or tls-creds with verify-peer=off");
+        return false;
     }
     if (target->tls_hostname && (!target->host || strcmp(target->tls_hostname, target->host))) {
         error_set(errp,

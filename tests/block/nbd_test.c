@@ -784,6 +784,19 @@ static void tls_psk(void **state)
 
 /* ---- options ---------------------------------------------------------------------------------- */
 
+#define UNCHECKED                                                                                  \
+    "nbd: this libnbd checks no certificates over unix sockets; give server.host, or tls-creds "   \
+    "with verify-peer=off"
+
+static void add_x509(const char *id, const char *more)
+{
+    autofree char *text = xasprintf("id=%s,dir=.,endpoint=client%s", id, more);
+    struct options *opts = options_parse(text, NULL, NULL);
+
+    assert_true(nbd_creds_add("tls-creds-x509", opts, NULL));
+    options_free(opts);
+}
+
 static void refusals(void **state)
 {
 #define N "if=none,driver=nbd,"
@@ -801,6 +814,18 @@ static void refusals(void **state)
     kit_drive_fails(N "host=x,tls=on,tls-hostname=y",
                     "tls-hostname=y is not supported by this libnbd, which checks the name that it "
                     "connects to; give server.host=y");
+    /* Nobody would check the certificate. */
+    kit_drive_fails(N "path=x,tls=on", UNCHECKED);
+    kit_drive_fails("if=none,format=raw,file=nbds+unix:///?socket=x", UNCHECKED);
+    add_x509("creds", "");
+    kit_drive_fails(N "path=x,tls-creds=creds", UNCHECKED);
+    kit_drive_fails(N "path=x,tls-creds=creds,tls-hostname=y", UNCHECKED);
+    nbd_creds_remove("creds");
+    add_x509("creds", ",verify-peer=off");
+    kit_drive_fails(N "path=x,tls-creds=creds",
+                    "Failed to connect to 'nbds+unix:///?socket=x': connect: No such file or "
+                    "directory");
+    nbd_creds_remove("creds");
     kit_drive_fails(N "host=127.0.0.1,port=1,export=e",
                     "Failed to connect to 'nbd://127.0.0.1:1/e': connect: 127.0.0.1:1: could not "
                     "connect to remote host: Connection refused");

@@ -439,10 +439,10 @@ TEMPLATES = {
 }
 
 
-def make_certificates(folder):
+def make_certificates(folder, names=("ca", "server", "client")):
     folder.mkdir()
-    for name, template in TEMPLATES.items():
-        (folder / f"{name}.info").write_text(template)
+    for name in names:
+        (folder / f"{name}.info").write_text(TEMPLATES[name])
         key, cert = folder / f"{name}-key.pem", folder / f"{name}-cert.pem"
         run("certtool", "--generate-privkey", "--key-type=ecdsa", "--outfile", key)
         if name == "ca":
@@ -452,6 +452,27 @@ def make_certificates(folder):
             run("certtool", "--generate-certificate", "--load-ca-certificate",
                 folder / "ca-cert.pem", "--load-ca-privkey", folder / "ca-key.pem",
                 "--load-privkey", key, "--template", folder / f"{name}.info", "--outfile", cert)
+
+
+def check_tls_names(nbd, folder, words, image, client):
+    """Over TCP, -L checks the name that it connects to and who signed the certificate."""
+    port = free_port()
+    strangers = folder / "strangers"
+    make_certificates(strangers, ["ca"])
+    for name in ("client-cert.pem", "client-key.pem"):
+        shutil.copy(folder / "pki" / name, strangers)
+    other_ca = f"tls-creds-x509,id=c0,endpoint=client,dir={strangers}"
+    with Server(nbd, folder, *words, image, listen=["-p", str(port), "-b", "0.0.0.0"]):
+        wait_for_port(port)
+        for host, creds, more, wanted in (
+                ("localhost", client, [], "exports available: 1"),
+                ("127.0.0.1", client, ["--tls-hostname", "127.0.0.1"], "exports available: 1"),
+                ("127.0.0.2", client, [], "certificate"),
+                ("127.0.0.1", other_ca, [], "certificate"),
+                ("127.0.0.1", client, ["--tls-hostname", "wrong.example"], "-b wrong.example")):
+            out = run(nbd, "-L", "-b", host, "-p", port, "--object", creds, "--tls-creds", "c0",
+                      *more, status=0 if "available" in wanted else 1)
+            expect(wanted in out, f"{host} {more}: {out}")
 
 
 def case_tls_x509(nbd, folder):
@@ -479,9 +500,14 @@ def case_tls_x509(nbd, folder):
         shutil.copy(pki / "ca-cert.pem", nobody)
         run("nbdinfo", "--size", f"nbds+unix://localhost/?socket={server.path}"
             f"&tls-certificates={nobody}", status=1)
+        # Certificates are not checked over unix sockets: that has to be asked for.
         out = run(nbd, "-L", "-k", server.path, "--object", client, "--tls-creds", "c0",
-                  "--tls-hostname", "localhost")
+                  "--tls-hostname", "localhost", status=1)
+        expect("verify-peer=off" in out, out)
+        out = run(nbd, "-L", "-k", server.path, "--object", f"{client},verify-peer=off",
+                  "--tls-creds", "c0")
         expect("exports available: 1" in out, out)
+    check_tls_names(nbd, folder, words, image, client)
     name = "CN=client,O=ferry"
     for identity, status in ((name, 0), ("CN=other", 1)):
         identity = identity.replace(",", ",,")
@@ -531,6 +557,7 @@ WRONG = [
     (["-L", "{image}"], "incompatible with a file name"),
     (["--tls-creds", "t", "{image}"], "No TLS credentials with id 't'"),
     (["--tls-hostname", "t", "{image}"], "hostname"),
+    (["-L", "--tls-hostname", "t"], "without --tls-creds"),
     (["--tls-authz", "t", "{image}"], "without --tls-creds"),
     (["--object", "foo,id=x", "{image}"], "invalid object type: foo"),
     (["--object", "tls-creds-x509,id=x,dir=/nowhere,endpoint=server", "{image}"], "/nowhere"),

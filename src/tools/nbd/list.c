@@ -122,6 +122,32 @@ static void print_export(struct nbd_handle *nbd, const char *name, const char *d
 
 /* ---- connecting ------------------------------------------------------------------------------ */
 
+static const char *host_of(const struct nbd_args *args)
+{
+    return args->bind_address ? args->bind_address : DEFAULT_HOST;
+}
+
+/* libnbd takes the name of a certificate from what it connects to; without one, it does not even
+ * look at who signed it. */
+static bool can_verify(const struct nbd_args *args, struct error **errp)
+{
+    if (args->socket_path) {
+        error_set(errp,
+                  "TLS credentials '%s': this libnbd checks no certificates over unix sockets; "
+                  "list over TCP (-b, -p), or give the credentials verify-peer=off",
+                  args->tls_creds);
+        return false;
+    }
+    if (args->tls_hostname && strcmp(args->tls_hostname, host_of(args))) {
+        error_set(errp,
+                  "--tls-hostname=%s is not supported by this libnbd, which checks the name that "
+                  "it connects to; give -b %s",
+                  args->tls_hostname, args->tls_hostname);
+        return false;
+    }
+    return true;
+}
+
 static bool set_up_tls(struct nbd_handle *nbd, const struct nbd_args *args, struct error **errp)
 {
     for (size_t i = 0; i < args->objects.count; i++) {
@@ -134,6 +160,10 @@ static bool set_up_tls(struct nbd_handle *nbd, const struct nbd_args *args, stru
     }
     const struct nbd_tls_creds *creds = nbd_objects_find_creds(args->tls_creds, false, errp);
     if (!creds) {
+        return false;
+    }
+    if (!nbd_tls_creds_is_psk(creds) && nbd_tls_creds_verify_peer(creds) &&
+        !can_verify(args, errp)) {
         return false;
     }
     autofree char *keys = xasprintf("%s/keys.psk", nbd_tls_creds_dir(creds));
@@ -152,7 +182,7 @@ static bool set_up_tls(struct nbd_handle *nbd, const struct nbd_args *args, stru
 
 static bool connect_to(struct nbd_handle *nbd, const struct nbd_args *args, struct error **errp)
 {
-    const char *host = args->bind_address ? args->bind_address : DEFAULT_HOST;
+    const char *host = host_of(args);
     int ret;
 
     if (!set_up_tls(nbd, args, errp)) {

@@ -242,6 +242,10 @@ static bool check_connection(const struct nbd_args *args, struct error **errp)
         error_set(errp, "TLS hostname is only for the client: it goes with -L");
         return false;
     }
+    if (args->tls_hostname && !args->tls_creds) {
+        error_set(errp, "--tls-hostname is not permitted without --tls-creds");
+        return false;
+    }
     return true;
 }
 
