@@ -57,8 +57,9 @@ struct nbd_server *nbd_server_new(const struct nbd_server_config *config, struct
 void nbd_server_listen(struct nbd_server *server, int fd);
 /* Serves one client that is connected already. */
 void nbd_server_add_client(struct nbd_server *server, int fd);
-/* Accepts nobody any more; requests that were begun are finished, and their replies sent if the
- * client takes them within a second; then all connections are closed. Polls the loop. */
+/* Accepts nobody any more; requests that were begun are finished, without the limits of throttle
+ * nodes, and their replies sent if the client takes them within a second; then all connections are
+ * closed. Polls the loop. */
 void nbd_server_stop(struct nbd_server *server);
 /* Stops it and frees it and its exports. */
 void nbd_server_free(struct nbd_server *server);

@@ -213,14 +213,14 @@ def case_raw_over_qcow2(nbd, folder):
 def case_throttle(nbd, folder):
     """An image below a throttle node, with its group made by --object."""
     image = random_file(folder / "slow", 4 * MIB)
-    with Server(nbd, folder, "--object", "throttle-group,id=g0,x-bps-total=2097152",
+    with Server(nbd, folder, "--object", "throttle-group,id=g0,x-bps-total=4194304",
                 "--image-opts", f"driver=throttle,throttle-group=g0,file.driver=raw,"
                 f"file.file.driver=file,file.file.filename={image}") as server:
         begin = time.monotonic()
         run("nbdcopy", server.uri(), folder / "slow.copy")
         spent = time.monotonic() - begin
     expect(same_files(image, folder / "slow.copy"), "the copy differs")
-    expect(spent > 0.5, f"4 MiB at 2 MiB/s took {spent:.2f} s")
+    expect(spent > 0.5, f"4 MiB at 4 MiB/s took {spent:.2f} s")
 
 
 def case_exports(nbd, folder):
@@ -387,6 +387,62 @@ def case_sigterm(nbd, folder):
                 client.kill()
                 client.wait()
             lazy.close()
+
+
+def begin_requests(path, kind, data, count):
+    """A client that asks for the default export and begins requests of a MiB; its socket."""
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(SECONDS)
+    client.connect(str(path))
+    expect(len(client.recv(18, socket.MSG_WAITALL)) == 18, "no greeting")
+    client.sendall(bytes.fromhex("00000003") + b"IHAVEOPT" + bytes.fromhex("0000000100000000"))
+    expect(len(client.recv(10, socket.MSG_WAITALL)) == 10, "no export")
+    for cookie in range(count):
+        client.sendall(bytes.fromhex("25609513") + kind.to_bytes(4, "big")
+                       + cookie.to_bytes(8, "big") + (cookie * MIB).to_bytes(8, "big")
+                       + MIB.to_bytes(4, "big") + data)
+    return client
+
+
+def write_replies(client):
+    """Cookies of the writes that are done."""
+    cookies = []
+    while reply := client.recv(16, socket.MSG_WAITALL):
+        expect(reply[:8] == bytes.fromhex("6744669800000000"), f"a reply {reply.hex()}")
+        cookies.append(int.from_bytes(reply[8:], "big"))
+    return cookies
+
+
+def case_sigterm_throttle(nbd, folder):
+    """SIGTERM while requests wait for a throttle node, which would let them go in minutes: it ends
+    soon, they are done, and writers are told so. A CACHE of 1 MiB and a FUA TRIM are more than one
+    request for the image."""
+    for threads in (0, 1):
+        image = folder / f"throttled{threads}"
+        with open(image, "wb") as f:
+            f.truncate(16 * MIB)
+        with Server(nbd, folder, "-e", "0", f"--threads={threads}", "--object",
+                    "throttle-group,id=g0,x-bps-total=65536", "--image-opts",
+                    "driver=throttle,throttle-group=g0,file.driver=raw,file.file.driver=file,"
+                    f"file.file.filename={image}") as server:
+            data = random.Random(threads).randbytes(MIB)
+            writer = begin_requests(server.path, 1, data, 16)
+            others = [begin_requests(server.path, kind, b"", 4) for kind in (5, 0x10004)]
+            time.sleep(0.2)
+            begin = time.monotonic()
+            server.process.terminate()
+            status = server.process.wait(SECONDS)
+            spent = time.monotonic() - begin
+            expect(status == 0, f"status {status}: {server.output()}")
+            expect(spent < 10, f"it took {spent:.1f} s")
+            done = write_replies(writer)
+            expect(len(done) >= 8, f"{len(done)} of 16 writes are done")
+            with open(image, "rb") as f:
+                for cookie in done:
+                    f.seek(cookie * MIB)
+                    expect(f.read(MIB) == data, f"write {cookie} is said to be done")
+            for client in (writer, *others):
+                client.close()
 
 
 def case_bitmap(nbd, folder):
