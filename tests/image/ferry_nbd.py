@@ -564,6 +564,11 @@ def case_tls_x509(nbd, folder):
                   "--tls-creds", "c0")
         expect("exports available: 1" in out, out)
     check_tls_names(nbd, folder, words, image, client)
+    # A name that nobody has verified is anybody's.
+    unverified = [word.replace("verify-peer=on", "verify-peer=off") for word in words]
+    out = run(nbd, "-k", folder / "x.sock", *unverified, "--object",
+              "authz-simple,id=a0,identity=CN=client", "--tls-authz", "a0", image, status=1)
+    expect("verify-peer=on" in out, out)
     name = "CN=client,O=ferry"
     for identity, status in ((name, 0), ("CN=other", 1)):
         identity = identity.replace(",", ",,")
@@ -587,6 +592,10 @@ def case_tls_psk(nbd, folder):
         expect(same_files(image, folder / "psk.copy"), "the copy differs")
         uri = uri.replace("alice", "mallory")
         run("nbdinfo", "--size", uri, status=1)
+    out = run(nbd, "-k", folder / "x.sock", "-f", "raw", "--object",
+              f"tls-creds-psk,id=p0,endpoint=server,dir={keys}", "--tls-creds", "p0", "--object",
+              "authz-simple,id=a0,identity=alice", "--tls-authz", "a0", image, status=1)
+    expect("--tls-authz needs tls-creds-x509" in out, out)
 
 
 # -- command lines that are wrong ----------------------------------------------------------------
