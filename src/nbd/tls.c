@@ -258,7 +258,7 @@ char *nbd_tls_peer_name(struct nbd_tls *tls)
         return NULL;
     }
     if (gnutls_x509_crt_import(cert, &list[0], GNUTLS_X509_FMT_DER) == 0 &&
-        gnutls_x509_crt_get_dn3(cert, &name, 0) == 0) {
+        gnutls_x509_crt_get_dn3(cert, &name, GNUTLS_X509_DN_FLAG_COMPAT) == 0) {
         copy = xstrndup((const char *)name.data, name.size);
         gnutls_free(name.data);
     }

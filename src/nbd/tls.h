@@ -35,7 +35,8 @@ void nbd_tls_free(struct nbd_tls *tls);
 /* 0, -EAGAIN (wait as nbd_tls_wants_write() says, then again), or another negative errno: no session
  * came about, or the peer has no valid certificate. */
 int nbd_tls_handshake(struct nbd_tls *tls);
-/* The distinguished name of the peer's certificate; the caller frees it; NULL if there is none. */
+/* The distinguished name of the peer's certificate, its parts in the certificate's order; the
+ * caller frees it; NULL if there is none. */
 char *nbd_tls_peer_name(struct nbd_tls *tls);
 bool nbd_tls_wants_write(const struct nbd_tls *tls);
 /* Received bytes are waiting inside: the socket need not become readable. */

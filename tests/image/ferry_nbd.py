@@ -569,10 +569,11 @@ def case_tls_x509(nbd, folder):
     out = run(nbd, "-k", folder / "x.sock", *unverified, "--object",
               "authz-simple,id=a0,identity=CN=client", "--tls-authz", "a0", image, status=1)
     expect("verify-peer=on" in out, out)
-    name = "CN=client,O=ferry"
-    for identity, status in ((name, 0), ("CN=other", 1)):
+    name = "O=ferry,CN=client"
+    for program, identity, status in ((nbd, name, 0), ("qemu-nbd", name, 0),
+                                      (nbd, "CN=client,O=ferry", 1), (nbd, "CN=other", 1)):
         identity = identity.replace(",", ",,")
-        with Server(nbd, folder, *words, "--object", f"authz-simple,id=a0,identity={identity}",
+        with Server(program, folder, *words, "--object", f"authz-simple,id=a0,identity={identity}",
                     "--tls-authz", "a0", image) as server:
             uri = f"nbds+unix://localhost/?socket={server.path}&tls-certificates={pki}"
             run("nbdinfo", "--size", uri, status=status)
