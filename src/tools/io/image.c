@@ -221,17 +221,33 @@ bool io_close(struct io_session *s, int argc, char **argv)
 
 struct reopen {
     bool writable;
+    bool has_mode;       /* -r or -w */
     const char *cache;   /* or NULL */
     const char *options; /* or NULL */
 };
+
+/* What a letter says, -o does not say once more. */
+static bool check_once(const struct reopen *how, const struct options *opts, struct error **errp)
+{
+    if (how->has_mode && options_has(opts, "read-only")) {
+        error_set(errp, "Cannot set both -r/-w and 'read-only'");
+        return false;
+    }
+    if (how->cache && (options_has(opts, "cache.direct") || options_has(opts, "cache.no-flush"))) {
+        error_set(errp, "Cannot set both -c and the cache options");
+        return false;
+    }
+    return true;
+}
 
 /* The flags that the node shall have. */
 static bool new_flags(struct block_node *node, const struct reopen *how, struct options *opts,
                       unsigned *flags, bool *write_cache, struct error **errp)
 {
     *flags = node->flags;
-    if (how->cache && (!tool_check_cache(how->cache, "cache", errp) ||
-                       !block_open_set_cache(opts, how->cache, write_cache, errp))) {
+    if ((how->cache && !tool_check_cache(how->cache, "cache", errp)) ||
+        !check_once(how, opts, errp) ||
+        (how->cache && !block_open_set_cache(opts, how->cache, write_cache, errp))) {
         return false;
     }
     if (!options_has(opts, "read-only")) {
@@ -319,7 +335,6 @@ static bool reopen(struct io_session *s, const struct reopen *how, struct error 
 bool io_reopen(struct io_session *s, int argc, char **argv)
 {
     struct reopen how = {.writable = s->writable};
-    bool has_mode = false;
     struct error *err = NULL;
     int c;
 
@@ -336,11 +351,11 @@ bool io_reopen(struct io_session *s, int argc, char **argv)
             break;
         case 'r':
         case 'w':
-            if (has_mode) {
+            if (how.has_mode) {
                 log_error("Only one -r/-w option may be given");
                 return false;
             }
-            has_mode = true;
+            how.has_mode = true;
             how.writable = c == 'w';
             break;
         default:
