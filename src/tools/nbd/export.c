@@ -162,6 +162,11 @@ static bool export_listed(const struct nbd_args *args, struct options *opts,
                   config.name);
         goto out;
     }
+    if (*image_text && options_has(opts, "format")) {
+        error_set(errp, "--export name=%s: format= goes with file=; image.driver= is the format",
+                  config.name);
+        goto out;
+    }
     if (*image_text) {
         how.filename = image_text;
         how.image_opts = true;

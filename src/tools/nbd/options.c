@@ -249,6 +249,13 @@ static bool check_connection(const struct nbd_args *args, struct error **errp)
     return true;
 }
 
+/* Settings of FILE, which --export says in its own way. */
+static bool is_for_one(const struct nbd_args *args)
+{
+    return args->name || args->description || args->offset || args->bitmaps.count ||
+           args->image_opts;
+}
+
 static bool check_operands(struct nbd_args *args, int count, char **operands, struct error **errp)
 {
     int wanted = args->list || args->exports.count ? 0 : 1;
@@ -259,11 +266,27 @@ static bool check_operands(struct nbd_args *args, int count, char **operands, st
         return false;
     }
     args->filename = count ? operands[0] : NULL;
-    if (!args->filename && (args->name || args->description || args->offset ||
-                            args->bitmaps.count || args->image_opts)) {
-        error_set(errp, args->list ? "List mode is incompatible with per-device settings"
-                                   : "-x, -D, -o, -B and --image-opts are for FILE; give them to "
-                                     "--export as name=, description=, offset=, bitmap=, image.…=");
+    if (!args->filename && !args->list && is_for_one(args)) {
+        error_set(errp, "-x, -D, -o, -B and --image-opts are for FILE; give them to "
+                        "--export as name=, description=, offset=, bitmap=, image.…=");
+        return false;
+    }
+    return true;
+}
+
+/* Another server's exports are as they are. */
+static bool check_list(const struct nbd_args *args, struct error **errp)
+{
+    if (!args->list) {
+        return true;
+    }
+    if (is_for_one(args) || args->exports.count || args->format || args->snapshot ||
+        args->allocation_depth || args->cache || args->aio || args->discard) {
+        error_set(errp, "List mode is incompatible with per-device settings");
+        return false;
+    }
+    if (args->fork) {
+        error_set(errp, "List mode is incompatible with forking");
         return false;
     }
     return true;
@@ -287,7 +310,7 @@ enum tool_args_result nbd_args_parse(int argc, char **argv, struct nbd_args *arg
         return TOOL_ARGS_HELP;
     }
     if (result != TOOL_ARGS_OK || !check_operands(args, argc - first, argv + first, errp) ||
-        !check_connection(args, errp) || !check_image(args, errp)) {
+        !check_list(args, errp) || !check_connection(args, errp) || !check_image(args, errp)) {
         return TOOL_ARGS_ERROR;
     }
     return TOOL_ARGS_OK;
