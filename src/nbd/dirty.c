@@ -7,12 +7,13 @@
 #include "block/bitmap.h"
 #include "nbd/connection.h"
 
-/* *is_writable: others may write to the node that has it. */
+/* In the image, or below it: behind filters, in backing files. *is_writable: others may write to
+ * the node that has it. */
 static struct block_bitmap *find_bitmap(struct block_backend *be, const char *name,
                                         bool *is_writable)
 {
     for (struct block_node *node = backend_root(be); node;
-         node = node->driver->is_filter ? node->file : NULL) {
+         node = node->driver->is_filter ? node->file : node->backing) {
         struct block_bitmap *bitmap = block_bitmap_find(node, name);
         if (bitmap) {
             *is_writable = node->flags & BLOCK_OPEN_RDWR;

@@ -460,6 +460,19 @@ def case_bitmap(nbd, folder):
                 seen.append((contexts, dirty))
         expect(seen[0] == seen[1], f"{state}: {seen[0]} instead of {seen[1]}")
         expect("dirty" in dirty, dirty)
+    # In a backing file, behind one that does not have it; images are longer or shorter than it is.
+    for size, words in (("24M", ["-r"]), ("4M", [])):
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-b", "b.qcow2", "-F", "qcow2",
+            folder / "middle.qcow2")
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-b", "middle.qcow2", "-F", "qcow2",
+            folder / "top.qcow2", size)
+        run("qemu-io", "-c", "write 3M 64k", folder / "top.qcow2")
+        maps = []
+        for program in (nbd, "qemu-nbd"):
+            with Server(program, folder, *words, "-B", "b0", "-f", "qcow2", "top.qcow2") as server:
+                maps.append(run("nbdinfo", "--map=qemu:dirty-bitmap:b0", server.uri()))
+        expect(maps[0] == maps[1], f"{size}, {words}: {maps[0]} instead of {maps[1]}")
+        expect("dirty" in maps[0], maps[0])
     out = run(nbd, "-r", "-B", "b1", "-f", "qcow2", "-k", folder / "x.sock", folder / "b.qcow2",
               status=1)
     expect("Bitmap 'b1' is not found" in out, out)
