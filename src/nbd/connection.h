@@ -64,7 +64,7 @@ struct nbd_request {
     /* data: of the request, then of the reply */
     uint8_t *buffer;
     uint32_t capacity;
-    uint32_t charged; /* bytes of conn->bytes_in_flight */
+    uint32_t charged; /* bytes of conn->bytes_in_flight; the buffer is among them */
     /* the reply: iov[0 .. niov), which is `own` unless there are many pieces */
     struct iovec *iov;
     int niov;
@@ -150,9 +150,14 @@ void nbd_add_dirty(const struct nbd_request *r, const struct block_bitmap *bitma
 
 /* reply.c */
 struct nbd_request *nbd_request_new(struct nbd_connection *conn);
+/* Bytes that the buffer has once it has room for `size`: it never gets smaller. */
+uint32_t nbd_request_room(const struct nbd_request *r, uint32_t size);
+void nbd_request_drop_buffer(struct nbd_request *r);
 /* Room for `size` bytes of data. False for want of memory. */
 bool nbd_request_reserve(struct nbd_request *r, uint32_t size);
 void nbd_request_free(struct nbd_request *r);
+/* Frees those that are kept. */
+void nbd_requests_forget(struct nbd_connection *conn);
 /* A reply without data; error: an NBD error value, 0: none. message: for who reads logs, or NULL. */
 void nbd_reply_simple(struct nbd_request *r, uint32_t error, const char *message);
 /* The reply of a successful read: r->buffer[0 .. r->length). */

@@ -77,34 +77,42 @@ static void co_wait_until_fewer(struct nbd_connection *conn)
     coroutine_yield();
 }
 
-/* What the request and its reply need besides what every request has, at most. */
+/* What the request and its reply take besides what every request has, at most: with the buffer that
+ * r has from an earlier one, needed or not. */
 static uint32_t memory_of(const struct nbd_request *r)
 {
     switch (r->type) {
     case NBD_CMD_READ:
     case NBD_CMD_WRITE:
-        return r->length;
+        return nbd_request_room(r, r->length);
     case NBD_CMD_CACHE:
-        return MIN(r->length, NBD_CACHE_STEP);
+        return nbd_request_room(r, MIN(r->length, NBD_CACHE_STEP));
     case NBD_CMD_BLOCK_STATUS:
-        return nbd_status_memory(r->conn);
+        return r->capacity + nbd_status_memory(r->conn);
     default:
-        return 0;
+        return r->capacity;
     }
+}
+
+/* Alone it may always. */
+static bool has_room(const struct nbd_request *r)
+{
+    const struct nbd_connection *conn = r->conn;
+
+    return conn->in_flight <= 1 || conn->bytes_in_flight + memory_of(r) <= NBD_IN_FLIGHT_BYTES;
 }
 
 /* Waits until r may use the memory that it needs. */
 static void co_charge(struct nbd_request *r)
 {
-    struct nbd_connection *conn = r->conn;
-    uint32_t bytes = memory_of(r);
-
-    /* Alone it may always. */
-    while (conn->in_flight > 1 && conn->bytes_in_flight + bytes > NBD_IN_FLIGHT_BYTES) {
-        co_wait_until_fewer(conn);
+    if (!has_room(r)) {
+        nbd_request_drop_buffer(r);
     }
-    conn->bytes_in_flight += bytes;
-    r->charged = bytes;
+    while (!has_room(r)) {
+        co_wait_until_fewer(r->conn);
+    }
+    r->charged = memory_of(r);
+    r->conn->bytes_in_flight += r->charged;
 }
 
 /* ---- one request ----------------------------------------------------------------------------- */
@@ -119,6 +127,7 @@ static int co_read_payload(struct nbd_request *r, uint32_t *error, const char **
         return -EPROTO;
     }
     if (*error) {
+        nbd_request_drop_buffer(r);
         return nbd_channel_co_skip(channel, r->length);
     }
     co_charge(r);
@@ -146,7 +155,9 @@ static int co_receive_request(struct nbd_request *r, const uint8_t *head)
         if (ret < 0) {
             return ret;
         }
-    } else if (!error) {
+    } else if (error) {
+        nbd_request_drop_buffer(r);
+    } else {
         co_charge(r);
         if (r->type == NBD_CMD_READ && !nbd_request_reserve(r, r->length)) {
             error = NBD_ENOMEM;

@@ -16,7 +16,6 @@
 #include "nbd/connection.h"
 
 #define BUFFER_ALIGNMENT 4096 /* what every O_DIRECT file takes */
-#define BUFFER_MIN       4096
 #define SEND_IOV         128
 
 /* ---- requests -------------------------------------------------------------------------------- */
@@ -39,13 +38,25 @@ struct nbd_request *nbd_request_new(struct nbd_connection *conn)
     return r;
 }
 
+uint32_t nbd_request_room(const struct nbd_request *r, uint32_t size)
+{
+    return MAX(r->capacity, (uint32_t)align_up(size, BUFFER_ALIGNMENT));
+}
+
+void nbd_request_drop_buffer(struct nbd_request *r)
+{
+    free(r->buffer);
+    r->buffer = NULL;
+    r->capacity = 0;
+}
+
 bool nbd_request_reserve(struct nbd_request *r, uint32_t size)
 {
     if (size <= r->capacity) {
         return true;
     }
     free(r->buffer);
-    r->capacity = MAX(BUFFER_MIN, (uint32_t)align_up(size, BUFFER_ALIGNMENT));
+    r->capacity = nbd_request_room(r, size);
     r->buffer = aligned_alloc(BUFFER_ALIGNMENT, r->capacity);
     if (!r->buffer) {
         r->capacity = 0;
@@ -63,9 +74,7 @@ void nbd_request_free(struct nbd_request *r)
         free(r->iov);
     }
     if (r->capacity > NBD_REQUEST_KEEP || conn->kept_bytes + r->capacity > NBD_KEPT_BYTES) {
-        free(r->buffer);
-        r->buffer = NULL;
-        r->capacity = 0;
+        nbd_request_drop_buffer(r);
     }
     conn->kept_bytes += r->capacity;
     conn->bytes_in_flight -= r->charged;
@@ -77,6 +86,17 @@ void nbd_request_free(struct nbd_request *r)
         conn->waiter = NULL;
         co_wake(co);
     }
+}
+
+void nbd_requests_forget(struct nbd_connection *conn)
+{
+    while (conn->free_requests) {
+        struct nbd_request *r = conn->free_requests;
+        conn->free_requests = r->next;
+        free(r->buffer);
+        free(r);
+    }
+    conn->kept_bytes = 0;
 }
 
 /* ---- sending --------------------------------------------------------------------------------- */

@@ -90,11 +90,7 @@ static void co_connection(void *opaque)
     bh_delete(conn->send);
     nbd_channel_destroy(&conn->channel);
     nbd_contexts_clear(&conn->contexts);
-    for (struct nbd_request *r = conn->free_requests, *next; r; r = next) {
-        next = r->next;
-        free(r->buffer);
-        free(r);
-    }
+    nbd_requests_forget(conn);
     aio_call(conn->server->main_loop, ended, conn);
 }
 

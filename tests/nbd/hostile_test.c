@@ -255,7 +255,19 @@ struct watch {
     struct greedy greedy;
     struct aio_timer timer;
     unsigned looks;
+    uint64_t most_in_flight, most_kept; /* bytes of buffers, seen at once */
 };
+
+/* Bytes of the buffers of a list of requests. */
+static uint64_t buffers_of(const struct nbd_request *r)
+{
+    uint64_t bytes = 0;
+
+    for (; r; r = r->next) {
+        bytes += r->capacity;
+    }
+    return bytes;
+}
 
 /* What clients cost, again and again. */
 static void look(void *opaque)
@@ -264,28 +276,97 @@ static void look(void *opaque)
     struct nbd_connection *conn = watch->greedy.s->server->connections;
 
     for (; conn; conn = conn->next) {
+        uint64_t kept = buffers_of(conn->free_requests), queued = buffers_of(conn->first_reply);
         CHECK(conn->in_flight <= NBD_IN_FLIGHT_REQUESTS);
         CHECK(conn->bytes_in_flight <= NBD_IN_FLIGHT_BYTES);
         CHECK(conn->kept_bytes <= NBD_KEPT_BYTES);
+        CHECK(kept == conn->kept_bytes);
+        CHECK(queued <= conn->bytes_in_flight);
+        watch->most_in_flight = MAX(watch->most_in_flight, queued);
+        watch->most_kept = MAX(watch->most_kept, kept);
     }
     watch->looks++;
     timer_set(&watch->timer, clock_get_ns(AIO_CLOCK_RT) + 2 * NS_PER_MS);
 }
 
-static void test_takes_nothing(void **state)
+static void run_watched(struct watch *watch, client_fn *fn, unsigned count)
 {
-    struct watch watch = {0};
-    void *opaques[2] = {&watch.greedy, &watch.greedy};
+    void *opaques[2] = {&watch->greedy, &watch->greedy};
     struct kit_server s;
 
     server_start(&s, &(struct nbd_server_config){0});
-    watch.greedy.s = &s;
-    timer_init(&watch.timer, aio_loop_current(), AIO_CLOCK_RT, look, &watch);
-    timer_set(&watch.timer, 0);
-    clients_run(&s, greedy_or_modest, opaques, 2);
-    timer_cancel(&watch.timer);
-    assert_true(watch.looks > 1);
+    watch->greedy.s = &s;
+    timer_init(&watch->timer, aio_loop_current(), AIO_CLOCK_RT, look, watch);
+    timer_set(&watch->timer, 0);
+    clients_run(&s, fn, opaques, count);
+    timer_cancel(&watch->timer);
+    assert_true(watch->looks > 1);
     server_stop(&s);
+}
+
+static void test_takes_nothing(void **state)
+{
+    struct watch watch = {0};
+
+    run_watched(&watch, greedy_or_modest, 2);
+}
+
+/* ---- clients that hoard ---------------------------------------------------------------------- */
+
+/* The next reply; its data is dropped. True if it was a read's, of which the cookies are odd. */
+static bool reply_take(int fd)
+{
+    static uint8_t sink[NBD_REQUEST_KEEP];
+    uint8_t head[NBD_SIMPLE_SIZE];
+    bool is_read;
+
+    get(fd, head, sizeof(head));
+    CHECK(load_be32(head) == NBD_SIMPLE_MAGIC);
+    is_read = load_be64(head + 8) % 2;
+    CHECK(load_be32(head + 4) == (is_read ? 0 : load_be64(head + 8)));
+    if (is_read) {
+        get(fd, sink, sizeof(sink));
+    }
+    return is_read;
+}
+
+#define AT_A_TIME (NBD_KEPT_BYTES / NBD_REQUEST_KEEP)
+
+/* Makes the server keep buffers, and then hand them to requests that need none and whose replies
+ * wait behind those that are not taken: done ones, and some that are not valid (their cookie is the
+ * error). */
+static void hoards(int fd, void *opaque)
+{
+    greet(fd, BOTH);
+    go(fd, "", NULL);
+    for (unsigned i = 0; i < NBD_IN_FLIGHT_BYTES / NBD_REQUEST_KEEP; i++) {
+        request_put(fd, 0, NBD_CMD_READ, 1, 0, NBD_REQUEST_KEEP);
+    }
+    for (unsigned round = 0; round < 8; round++) {
+        usleep(20000); /* they are done, and looked at */
+        for (unsigned taken = 0; taken < AT_A_TIME;) {
+            taken += reply_take(fd);
+        }
+        usleep(5000); /* their buffers are kept */
+        for (unsigned i = 0; i < AT_A_TIME; i++) {
+            bool is_valid = (i + round) % 2;
+            request_put(fd, 0, is_valid ? NBD_CMD_TRIM : NBD_CMD_BLOCK_STATUS,
+                        is_valid ? 0 : NBD_EINVAL, 0, 0);
+        }
+        for (unsigned i = 0; i < AT_A_TIME; i++) {
+            request_put(fd, 0, NBD_CMD_READ, 1, 0, NBD_REQUEST_KEEP);
+        }
+    }
+    usleep(20000);
+}
+
+static void test_hoards(void **state)
+{
+    struct watch watch = {0};
+
+    run_watched(&watch, hoards, 1);
+    assert_true(watch.most_in_flight > NBD_IN_FLIGHT_BYTES / 2);
+    assert_true(watch.most_kept >= NBD_KEPT_BYTES / 2);
 }
 
 int main(int argc, char **argv)
@@ -293,8 +374,10 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_garbage, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_takes_nothing, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(test_hoards, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_garbage, setup_epoll, kit_teardown),
         cmocka_unit_test_setup_teardown(test_takes_nothing, setup_epoll, kit_teardown),
+        cmocka_unit_test_setup_teardown(test_hoards, setup_epoll, kit_teardown),
     };
 
     if (argc > 1) {
