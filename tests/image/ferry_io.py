@@ -36,7 +36,8 @@ SAME = [
                                  "read -P x 0 4", "read -P 256 0 4", "read -P 0xff 0 4",
                                  "read -P 1 -l x 0 4", "read -s x -P 1 0 4"]),
     ("read-dump", "raw", [], ["write -s {pattern} 0 512", "read -v 0 40", "read -v 7 17",
-                              "read -vq 0 16", "read -v 0xf0 300", "readv -v 3 16 16"]),
+                              "read -vq 0 16", "read -v 0xf0 300", "readv -v 3 16 16",
+                              "write -s bytes 4k 256", "read -v 4k 256"]),
     ("read-terse", "raw", [], ["read -C 0 512", "read -Cq 0 512", "readv -C 0 4k 4k",
                                "write -C 0 512", "discard -C 0 64k", "writev -C 0 512"]),
     ("readv", "raw", [], ["readv 0 512 512 1k", "readv -P 0 0 4k", "readv -P 1 0 4k",
@@ -174,6 +175,7 @@ class Pair:
             with open(image, "wb") as f:
                 f.truncate(1 << 20)
         (folder / "pattern").write_bytes(b"abcde")
+        (folder / "bytes").write_bytes(bytes(range(256)))
 
     def operands(self, options):
         if self.kind == "none":

@@ -152,6 +152,12 @@ void io_report(const struct io_stats *stats)
            io_size_text((double)stats->size / seconds, rate), 1 / seconds);
 }
 
+/* Whatever the locale. */
+static bool is_alphanumeric(uint8_t c)
+{
+    return (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z');
+}
+
 void io_dump(const uint8_t *buffer, uint64_t offset, uint64_t size)
 {
     for (uint64_t line = 0; line < size; line += 16) {
@@ -162,8 +168,7 @@ void io_dump(const uint8_t *buffer, uint64_t offset, uint64_t size)
         }
         putchar(' ');
         for (uint64_t i = 0; i < count; i++) {
-            uint8_t c = buffer[line + i];
-            putchar(c > ' ' && c < 0x7f ? c : '.');
+            putchar(is_alphanumeric(buffer[line + i]) ? buffer[line + i] : '.');
         }
         putchar('\n');
     }
