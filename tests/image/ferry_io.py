@@ -11,7 +11,9 @@ import os
 import pathlib
 import pty
 import re
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -244,6 +246,22 @@ def run_shell(ferry, folder):
     return differences(*results)
 
 
+def read_until(fd, text, wanted):
+    """What a terminal shows, until `wanted` is in it (None: to the end) or time is over."""
+    deadline = time.monotonic() + SECONDS
+    while not (wanted and re.search(wanted, text)):
+        if not select.select([fd], [], [], max(0, deadline - time.monotonic()))[0]:
+            break
+        try:
+            piece = os.read(fd, 4096)
+        except OSError:
+            break
+        if not piece:
+            break
+        text += piece.decode(errors="replace")
+    return text
+
+
 def run_terminal(ferry, folder):
     """A line at a terminal; requests go on while the shell waits."""
     pair = Pair(folder / "terminal", "raw")
@@ -251,27 +269,19 @@ def run_terminal(ferry, folder):
     if pid == 0:
         os.chdir(pair.folder)
         os.execv(ferry, [ferry, "-f", "raw", "image"])
-    output = b""
-    for line in (b"length\n", b"aio_read -P 0 0 4k\n", b"quit\n"):
-        time.sleep(0.4)
-        os.write(fd, line)
-    deadline = time.monotonic() + SECONDS
-    while time.monotonic() < deadline:
-        try:
-            piece = os.read(fd, 4096)
-        except OSError:
+    text = ""
+    fault = None
+    for wanted, line in ((r"ferry-io> ", "length\n"), (r"1 MiB[^>]*> ", "aio_read -P 0 0 4k\n"),
+                         (r"read 4096/4096 bytes at offset 0\s+.* ops/sec\)", "quit\n")):
+        text = read_until(fd, text, wanted)
+        if not re.search(wanted, text):
+            fault = f"'{wanted}' is not in {text!r}"
+            os.kill(pid, signal.SIGKILL)
             break
-        if not piece:
-            break
-        output += piece
+        os.write(fd, line.encode())
+    text = read_until(fd, text, None)
     _, status = os.waitpid(pid, 0)
-    text = output.decode(errors="replace")
-    if status:
-        return f"status {status}: {text}"
-    for wanted in ("ferry-io> ", "1 MiB", "read 4096/4096 bytes at offset 0"):
-        if wanted not in text:
-            return f"'{wanted}' is not in {text!r}"
-    return None
+    return fault or (f"status {status}: {text}" if status else None)
 
 
 def run_break(ferry, folder):

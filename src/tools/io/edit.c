@@ -7,9 +7,10 @@
 
 #include "tools/io/io_tool.h"
 
-static void (*on_line)(void *opaque, const char *text);
+static bool (*on_line)(void *opaque, const char *text);
 static void *on_line_opaque;
 static bool is_installed;
+static bool wants_next; /* a line came, and it was not the last one */
 
 bool io_edit_available(void)
 {
@@ -23,11 +24,11 @@ static void got_line(char *text)
     } else if (*text) {
         add_history(text);
     }
-    on_line(on_line_opaque, text);
+    wants_next = on_line(on_line_opaque, text);
     free(text);
 }
 
-void io_edit_start(void (*line)(void *opaque, const char *text), void *opaque)
+void io_edit_start(bool (*line)(void *opaque, const char *text), void *opaque)
 {
     on_line = line;
     on_line_opaque = opaque;
@@ -37,7 +38,11 @@ void io_edit_start(void (*line)(void *opaque, const char *text), void *opaque)
 
 void io_edit_read(void)
 {
+    wants_next = false;
     rl_callback_read_char();
+    if (wants_next) { /* libedit leaves the terminal to us with each line */
+        rl_callback_handler_install(IO_PROMPT, got_line);
+    }
 }
 
 void io_edit_stop(void)

@@ -7,7 +7,7 @@ bool io_edit_available(void)
     return false;
 }
 
-void io_edit_start(void (*line)(void *opaque, const char *text), void *opaque)
+void io_edit_start(bool (*line)(void *opaque, const char *text), void *opaque)
 {
 }
 

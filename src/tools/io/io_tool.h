@@ -123,7 +123,8 @@ const char *io_size_text(double value, char *text);
 bool io_shell(struct io_session *s);
 /* On a terminal, with history and editing; false: there is no such shell in this build. */
 bool io_edit_available(void);
-void io_edit_start(void (*line)(void *opaque, const char *text), void *opaque); /* NULL: the end */
+/* line: NULL is the end; false: no line more. */
+void io_edit_start(bool (*line)(void *opaque, const char *text), void *opaque);
 void io_edit_read(void); /* stdin can be read */
 void io_edit_stop(void);
 

@@ -32,7 +32,7 @@ static void run_line(struct shell *shell, const char *line)
 
 /* ---- a terminal ------------------------------------------------------------------------------ */
 
-static void edited_line(void *opaque, const char *line)
+static bool edited_line(void *opaque, const char *line)
 {
     struct shell *shell = opaque;
 
@@ -41,6 +41,7 @@ static void edited_line(void *opaque, const char *line)
     } else {
         shell->is_over = true;
     }
+    return !shell->is_over && !shell->session->is_over;
 }
 
 static void listen_to(struct shell *shell, aio_fn *fn)
