@@ -298,6 +298,26 @@ def run_break(ferry, folder):
     return differences(*results)
 
 
+def run_times(ferry, folder):
+    """Of requests that take more than a second; both programs at once."""
+    commands = ["break read_aio A", "aio_read 0 4k", "wait_break A", "break read_aio B",
+                "aio_read -C 4k 4k", "wait_break B", "sleep 1100", "resume A", "resume B",
+                "aio_flush"]
+    words = [word for command in commands for word in ("-c", command)]
+    image = "driver=raw,file.driver=blkdebug,file.image.driver=file,file.image.filename=image"
+    runs = []
+    for program in ("qemu-io", ferry):
+        pair = Pair(folder / f"times-{os.path.basename(program)}", "raw")
+        runs.append(subprocess.Popen([program, *words, "--image-opts", image], text=True,
+                                     cwd=pair.folder, stdout=subprocess.PIPE))
+    for process in runs:
+        out, _ = process.communicate(timeout=SECONDS)
+        if process.returncode or not re.search(r" ops; 0:00:0[1-9]\.\d\d \(", out) \
+                or not re.search(r"^4096,1,0:00:0[1-9]\.\d\d,", out, re.MULTILINE):
+            return f"status {process.returncode} of {process.args[0]}: {out!r}"
+    return None
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--build", type=pathlib.Path, required=True)
@@ -334,6 +354,7 @@ def main():
         case("shell", run_shell, folder)
         case("terminal", run_terminal, folder)
         case("break", run_break, folder)
+        case("times", run_times, folder)
     return results.exit_status()
 
 

@@ -117,17 +117,17 @@ const char *io_size_text(double value, char *text)
     return text;
 }
 
-/* "00.01 sec"; from a minute on, and always in full, "0:00:00.01". */
+/* "00.01 sec"; from a second on, and always in full, "0:00:00.01". */
 static void time_text(int64_t ns, bool in_full, char *text, size_t size)
 {
-    unsigned hundredths = (unsigned)(ns / 10000000 % 100);
     uint64_t seconds = (uint64_t)ns / 1000000000;
+    double rest = (double)(seconds % 60) + (double)(ns % 1000000000) / 1e9;
 
-    if (in_full || seconds >= 60) {
-        snprintf(text, size, "%" PRIu64 ":%02u:%02u.%02u", seconds / 3600,
-                 (unsigned)(seconds / 60 % 60), (unsigned)(seconds % 60), hundredths);
+    if (in_full || seconds) {
+        snprintf(text, size, "%" PRIu64 ":%02u:%05.2f", seconds / 3600,
+                 (unsigned)(seconds / 60 % 60), rest);
     } else {
-        snprintf(text, size, "%02u.%02u sec", (unsigned)seconds, hundredths);
+        snprintf(text, size, "%05.2f sec", rest);
     }
 }
 
