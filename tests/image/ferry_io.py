@@ -74,7 +74,7 @@ SAME = [
     ("info", "raw", [], ["info"]),
     ("map", "raw", [], ["map"]),
     ("alloc", "raw", [], ["alloc 0", "alloc 0 4k", "alloc 1 1", "alloc 0 4M", "alloc 4M 4M",
-                          "alloc 1T", "alloc x", "alloc 0 x"]),
+                          "alloc 1T", "alloc x", "alloc 0 x", "a 0 4k"]),
     ("null", "nul", ["-f", "raw"], ["discard 0 2147483136", "read 0 4k",
                                     "write 0 1M", "length"]),
     ("read-only", "raw", ["-r"], ["read 0 512", "write 0 512", "writev 0 512", "aio_write 0 512",
@@ -89,7 +89,8 @@ SAME = [
     ("quit", "raw", [], ["length", "q", "length"]),
     ("sleep", "raw", [], ["sleep 10", "sleep abc"]),
     ("sigraise", "raw", [], ["length", "sigraise 15"]),
-    ("sigraise-numbers", "raw", [], ["sigraise abc", "sigraise 0", "length"]),
+    ("sigraise-numbers", "raw", [], ["sigraise abc", "sigraise 0", "sigraise 100", "sigraise 66",
+                                     "sigraise 5000000000", "length"]),
     ("abort", "raw", [], ["abort"]),
     ("open", "none", [], ["open -o driver=raw,file.driver=file,file.filename={image}", "length",
                           "write -P 3 0 4k", "read -P 3 0 4k", "close", "length"]),
@@ -121,6 +122,7 @@ SAME = [
     ("qcow2-discard-end", "qcow2", ["-d", "unmap"],
      ["truncate 19000k", "write -P 1 18900k 100k", "map", "discard 18900k 100k", "map",
       "read -P 1 18900k 20k", "read -P 0 18944k 56k", "discard 0 19000k", "map"]),
+    ("qcow2-extended", "extended", [], ["info", "write 64k 2k", "map"]),
     ("qcow2-compressed", "qcow2", [], ["write -c -P 1 1M 64k", "read -P 1 1M 64k",
                                        "write -c 2M 13k", "map"]),
     ("qcow2-truncate", "qcow2", [], ["truncate 20M", "length", "truncate 10485761", "truncate 5M",
@@ -139,6 +141,7 @@ OWN = [
     ("help-one", ["help write"], "-z  zeroes"),
     ("usage", ["read -x 0 4"], "read [-bCqv]"),
     ("snapshot", ["open -s {image}"], "-s is not supported"),
+    ("sigraise-none", ["sigraise 65"], "Could not raise signal 65"),
     ("wait-break-without", ["wait_break A"], "Operation not supported"),
 ]
 
@@ -163,8 +166,8 @@ class Pair:
         self.kind = kind
         folder.mkdir()
         image = folder / "image"
-        if kind in ("qcow2", "backed"):
-            extra = []
+        if kind in ("qcow2", "backed", "extended"):
+            extra = ["-o", "extended_l2=on"] if kind == "extended" else []
             if kind == "backed":
                 base = folder / "base"
                 with open(base, "wb") as f:
@@ -230,7 +233,7 @@ def run_same(ferry, folder, case):
     fault = differences(*results)
     if not fault and not same_image(*images):
         fault = "the images differ"
-    if not fault and kind in ("qcow2", "backed"):
+    if not fault and kind in ("qcow2", "backed", "extended"):
         check = subprocess.run(["qemu-img", "check", "-q", images[0]], check=False)
         fault = f"qemu-img check says {check.returncode}" if check.returncode else None
     return fault

@@ -34,8 +34,7 @@ static const struct io_command commands[] = {
      " -u  with -z: may unmap\n"
      " -z  zeroes\n"
      "What comes of it is told when it is done; aio_flush waits for that.\n"},
-    {"alloc", NULL, io_alloc, 1, 2, 0, "offset [count]", "how many bytes are allocated there",
-     NULL},
+    {"alloc", "a", io_alloc, 1, 2, 0, "offset [count]", "how many bytes are allocated there", NULL},
     {"break", NULL, io_break, 2, 2, 0, "event tag",
      "holds the next request that comes to the event (blkdebug)", NULL},
     {"close", "c", io_close, 0, 0, 0, "", "closes the image", NULL},

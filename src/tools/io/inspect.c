@@ -22,7 +22,9 @@ bool io_length(struct io_session *s, int argc, char **argv)
 /* Where the VM state of a snapshot would begin: behind what the L1 tables of the image can cover. */
 static uint64_t vm_state_offset(const struct block_image_info *info)
 {
-    uint64_t entries = info->cluster_size / 8;
+    const json_t *data = json_object_get(info->specific, "data");
+    bool is_extended = json_is_true(json_object_get(data, "extended-l2"));
+    uint64_t entries = info->cluster_size / (is_extended ? 16 : 8);
     uint64_t covered = entries * info->cluster_size; /* by one L1 entry */
 
     return info->cluster_size ? align_up(info->virtual_size, covered) : 0;

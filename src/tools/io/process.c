@@ -89,12 +89,15 @@ bool io_sigraise(struct io_session *s, int argc, char **argv)
     if (!io_parse_number(argv[1], &number)) {
         return false;
     }
-    if (number > INT32_MAX) {
-        printf("signal argument '%s' is too large to be a valid signal number\n", argv[1]);
+    if (number > NSIG) {
+        printf("signal argument '%s' is too large to be a valid signal\n", argv[1]);
         return false;
     }
     tool_flush_output(); /* what was answered before is seen */
-    raise((int)number);
+    if (raise((int)number) != 0) {
+        printf("Could not raise signal %s: %s\n", argv[1], strerror(errno));
+        return false;
+    }
     return true;
 }
 
