@@ -185,7 +185,8 @@ int block_co_flush(struct block_node *node, uint64_t id)
 
 /* ---- write zeroes ---------------------------------------------------------------------------- */
 
-/* Of whole blocks, by the driver. */
+/* Of whole blocks, by the driver. One that hands them on lets its child write them from buffers, if
+ * that may be, as the child is who knows: what is in between sees one request. */
 static int co_zero_blocks(struct block_node *node, uint64_t offset, uint64_t length, unsigned flags)
 {
     struct tracked_write write;
@@ -237,7 +238,7 @@ int block_co_write_zeroes(struct block_node *node, uint64_t offset, uint64_t len
     if (flags & BLOCK_REQ_NO_FALLBACK && (first != offset || last != end)) {
         return -ENOTSUP;
     }
-    ret = co_zero_blocks(node, first, last - first, driver_flags | BLOCK_REQ_NO_FALLBACK);
+    ret = co_zero_blocks(node, first, last - first, driver_flags);
     if (ret == -ENOTSUP && !(flags & BLOCK_REQ_NO_FALLBACK)) {
         return co_bounce_zeroes(node, offset, length, flags);
     }

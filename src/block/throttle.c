@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* throttle: a filter whose requests wait as the limits of its group say (throttle_group.h). */
+#include <errno.h>
 #include <stdlib.h>
 
 #include "base/alloc.h"
@@ -94,7 +95,12 @@ static int throttle_co_write_zeroes(struct block_node *node, uint64_t offset, ui
     struct throttle_state *s = node->state;
 
     co_throttle(&s->member, THROTTLE_WRITE, length);
-    return block_co_write_zeroes(node->file, offset, length, flags);
+    int ret = block_co_write_zeroes(node->file, offset, length, flags);
+    if (ret == -ENOTSUP) {
+        /* Who asked writes them instead, and that counts. */
+        throttle_give_back(&s->member, THROTTLE_WRITE, length);
+    }
+    return ret;
 }
 
 static void throttle_drain_begin(struct block_node *node)

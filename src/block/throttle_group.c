@@ -111,7 +111,8 @@ static int64_t wait_locked(const struct throttle_group *group, int direction)
     return seconds > 0 ? (int64_t)MIN(seconds * NS_PER_SEC, 3600.0 * NS_PER_SEC) + 1 : 0;
 }
 
-static void pour_locked(struct throttle_group *group, int direction, uint64_t bytes)
+/* times: 1, or -1 to take it out again. */
+static void pour_locked(struct throttle_group *group, int direction, uint64_t bytes, int times)
 {
     uint64_t size = group->config.iops_size;
     double operations = size && bytes > size ? (double)bytes / (double)size : 1;
@@ -119,9 +120,9 @@ static void pour_locked(struct throttle_group *group, int direction, uint64_t by
     for (int i = 0; i < THROTTLE_LIMITS; i++) {
         struct bucket *b = &group->buckets[i];
         if (b->rate > 0 && concerns(i, direction)) {
-            double units = i < THROTTLE_IOPS_TOTAL ? (double)bytes : operations;
-            b->level += units;
-            b->burst_level += b->burst_rate > 0 ? units : 0;
+            double units = times * (i < THROTTLE_IOPS_TOTAL ? (double)bytes : operations);
+            b->level = MAX(b->level + units, 0);
+            b->burst_level = MAX(b->burst_level + (b->burst_rate > 0 ? units : 0), 0);
         }
     }
 }
@@ -149,7 +150,7 @@ static void let_go_locked(struct throttle_member *member, int direction)
         member->last[direction] = &member->first[direction];
     }
     group->waiting[direction]--;
-    pour_locked(group, direction, waiter->bytes);
+    pour_locked(group, direction, waiter->bytes, 1);
     waiter->gone = true;
     co_wake(waiter->co);
 }
@@ -226,7 +227,21 @@ void co_throttle(struct throttle_member *member, int direction, uint64_t bytes)
         co_wait(member, direction, &waiter);
         return;
     }
-    pour_locked(group, direction, bytes);
+    pour_locked(group, direction, bytes, 1);
+    pthread_mutex_unlock(&group->lock);
+}
+
+void throttle_give_back(struct throttle_member *member, int direction, uint64_t bytes)
+{
+    struct throttle_group *group = member->group;
+
+    if (!atomic_load_explicit(&group->limits, memory_order_relaxed)) {
+        return;
+    }
+    pthread_mutex_lock(&group->lock);
+    leak_locked(group);
+    pour_locked(group, direction, bytes, -1);
+    dispatch_locked(group); /* who waits may go sooner */
     pthread_mutex_unlock(&group->lock);
 }
 

@@ -69,5 +69,7 @@ struct throttle_group *throttle_node_group(const struct block_node *node);
 
 /* Yields until a request of so many bytes may go. Any loop. */
 void co_throttle(struct throttle_member *member, int direction, uint64_t bytes);
+/* What went as such a request has done nothing, and does not count. Any loop. */
+void throttle_give_back(struct throttle_member *member, int direction, uint64_t bytes);
 
 #endif

@@ -138,6 +138,9 @@ static int fault_co_write_zeroes(struct block_node *node, uint64_t offset, uint6
                                  unsigned flags)
 {
     if (!fault.can_zero) {
+        while (atomic_load(&fault.hold_zeroes)) {
+            co_sleep(AIO_CLOCK_RT, 1000000);
+        }
         return -ENOTSUP;
     }
     int ret = co_begin(FAULT_ZEROES, offset, length, flags);
@@ -181,6 +184,7 @@ void fault_reset(void)
     fault.delay_ns = 0;
     fault.limits = (struct block_limits){0};
     fault.can_zero = true;
+    atomic_store(&fault.hold_zeroes, false);
     fault.on_drain_end = NULL;
     fault.random = 88172645463325252u;
     for (int op = 0; op < FAULT_OPS; op++) {

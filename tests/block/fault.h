@@ -25,6 +25,7 @@ struct fault {
     bool can_zero;              /* false: co_write_zeroes says -ENOTSUP */
     void (*on_drain_end)(void); /* or NULL */
     /* atomic */
+    _Atomic(bool) hold_zeroes; /* with can_zero false: -ENOTSUP comes when this is false */
     _Atomic(unsigned) count[FAULT_OPS];
     _Atomic(unsigned) running, most_running;
     _Atomic(uint64_t) last_offset, last_length; /* of any */

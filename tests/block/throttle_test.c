@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "base/range.h"
 #include "block/throttle_group.h"
+#include "fault.h"
 #include "kit.h"
 
 #define MS INT64_C(1000000)
@@ -154,6 +155,99 @@ static void long_burst(void **state)
                         4, 80};
 
     assert_between(run(&load), 290, 5000);
+}
+
+/* ---- zeroes that are written from buffers ---------------------------------------------------- */
+
+/* A group, and a driver that cannot write zeroes. */
+static struct throttle_group *no_zeroes(int id, uint64_t rate)
+{
+    struct throttle_group *group = throttle_group_new("g", NULL);
+    struct throttle_config config;
+
+    fault_reset();
+    fault.can_zero = false;
+    throttle_config_init(&config);
+    config.limit[id].rate = rate;
+    throttle_group_set(group, &config);
+    return group;
+}
+
+static const char *const no_zeroes_graphs[] = {
+    "driver=throttle,throttle-group=g,file.driver=fault,file.size=64M",
+    "driver=raw,file.driver=throttle,file.throttle-group=g,file.file.driver=fault,"
+    "file.file.size=64M",
+};
+
+/* One request, however many writes it takes; and one that nobody could do is none. */
+static void written_zeroes_are_one_request(void **state)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(no_zeroes_graphs); i++) {
+        struct throttle_group *group = no_zeroes(THROTTLE_IOPS_WRITE, 10); /* 1 at once */
+        struct block_backend *be = kit_drive("if=none,%s", no_zeroes_graphs[i]);
+        struct load writes = {be, true, 512, 1, 2};
+        int64_t begin = now();
+
+        for (int n = 0; n < 100; n++) {
+            assert_int_equal(kit_zero(be, 0, 4096, BLOCK_REQ_NO_FALLBACK), -ENOTSUP);
+        }
+        assert_int_equal(fault.count[FAULT_WRITE], 0);
+        assert_int_equal(kit_zero(be, 0, 64 * MiB, 0), 0);
+        assert_true(fault.count[FAULT_WRITE] >= 64);
+        run(&writes);
+        assert_between(now() - begin, 100, 5000); /* 3 - 1 */
+        kit_close();
+        throttle_group_unref(group);
+    }
+}
+
+/* detect-zeroes= tries in vain, then writes: the latter counts. */
+static void detected_zeroes_count_once(void **state)
+{
+    memset(data, 0, sizeof(data));
+    for (size_t i = 0; i < ARRAY_SIZE(no_zeroes_graphs); i++) {
+        struct throttle_group *group = no_zeroes(THROTTLE_BPS_WRITE, 100 * KiB);
+        struct block_backend *be = kit_drive("if=none,detect-zeroes=on,%s", no_zeroes_graphs[i]);
+        int64_t begin = now();
+
+        assert_int_equal(kit_write(be, 0, data, MiB), 0);
+        assert_int_equal(fault.count[FAULT_WRITE], 1);
+        assert_between(now() - begin, 0, 5000);
+        kit_close();
+        throttle_group_unref(group);
+    }
+}
+
+static void co_zero_in_vain(void *opaque)
+{
+    struct load *load = opaque;
+
+    CHECK(backend_co_write_zeroes(load->be, 0, load->size, BLOCK_REQ_NO_FALLBACK) == -ENOTSUP);
+    atomic_store(&load->done, 1);
+    atomic_fetch_sub(&load->running, 1);
+}
+
+/* Who waits behind a request that comes to nothing goes as soon as that is known. */
+static void waiters_profit(void **state)
+{
+    struct throttle_group *group = no_zeroes(THROTTLE_BPS_WRITE, 100 * KiB);
+    struct load zeroes = {kit_drive("if=none,%s", no_zeroes_graphs[0]), .size = MiB, .running = 1};
+    struct load writes = {zeroes.be, true, 512, 1, 1};
+
+    atomic_store(&fault.hold_zeroes, true);
+    aio_call_co(aio_loop_current(), co_zero_in_vain, &zeroes);
+    start(&writes, aio_loop_current());
+    while (!atomic_load(&writes.started)) {
+        aio_loop_poll(aio_loop_current(), false);
+    }
+    assert_int_equal(fault.count[FAULT_WRITE], 0);
+    atomic_store(&fault.hold_zeroes, false);
+    int64_t begin = now();
+    wait_for(&writes);
+    wait_for(&zeroes);
+    assert_between(now() - begin, 0, 5000);
+    kit_close();
+    throttle_group_unref(group);
 }
 
 /* ---- drains ----------------------------------------------------------------------------------- */
@@ -376,6 +470,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(bytes, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(size_of_an_operation, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(zeroes_and_discards_count, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(written_zeroes_are_one_request, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(detected_zeroes_count_once, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(waiters_profit, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(burst, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(long_burst, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(drain_lets_go, kit_setup, kit_teardown),
