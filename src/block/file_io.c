@@ -277,10 +277,19 @@ static int co_try_fallocate(struct file_state *s, _Atomic(bool) *unsupported, in
     return ret;
 }
 
+/* As writes do: also where somebody has made the file shorter meanwhile. */
+static bool makes_longer(const struct file_state *s, uint64_t end)
+{
+    struct stat st;
+
+    return !s->is_device &&
+           (end > atomic_load(&s->eof) || (fstat(s->fd, &st) == 0 && end > (uint64_t)st.st_size));
+}
+
 int file_co_write_zeroes(struct block_node *node, uint64_t offset, uint64_t length, unsigned flags)
 {
     struct file_state *s = node->state;
-    bool extends = node->grows && offset + length > atomic_load(&s->eof);
+    bool extends = makes_longer(s, offset + length);
     int ret = -ENOTSUP;
 
     if (s->is_device && ((offset | length) & (s->block_size - 1))) {

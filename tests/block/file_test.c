@@ -189,6 +189,31 @@ static void file_shrinks(void **state)
     }
 }
 
+/* Zeroes behind the end of such a file, or around it, make it longer as data does. */
+static void zeroes_in_file_that_shrank(void **state)
+{
+    static const unsigned flags[] = {0, BLOCK_REQ_MAY_UNMAP};
+    static const char *const graphs[] = {"format=raw,file=shrank", "driver=file,filename=shrank"};
+    uint8_t buffer[8192], zeroes[8192] = {0};
+
+    for (int i = 0; i < 8; i++) {
+        uint64_t at = i & 4 ? 32 * KiB : 12 * KiB;
+        kit_make_file("shrank", 64 * KiB);
+        struct block_backend *be = kit_drive("%s,discard=unmap,if=none", graphs[i & 1]);
+        assert_int_equal(truncate("shrank", 16 * KiB), 0);
+        assert_int_equal(kit_zero(be, at, sizeof(buffer), flags[i >> 1 & 1]), 0);
+        memset(buffer, 1, sizeof(buffer));
+        assert_int_equal(kit_read(be, at, buffer, sizeof(buffer)), 0);
+        assert_memory_equal(buffer, zeroes, sizeof(buffer));
+        assert_int_equal(kit_file_size("shrank"), at + sizeof(buffer));
+        assert_int_equal(kit_read(be, 8192, buffer, 4096), 0);
+        assert_int_equal(buffer[4095], kit_pattern(12287));
+        assert_int_equal(kit_zero(be, at, 64 * KiB - at, flags[i >> 1 & 1]), 0);
+        assert_int_equal(kit_file_size("shrank"), 64 * KiB);
+        kit_close();
+    }
+}
+
 /* The host takes a part of the write and then refuses: the rest is tried and its error told. */
 static void short_write(void **state)
 {
@@ -798,6 +823,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(odd_length, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(empty_file, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(file_shrinks, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(zeroes_in_file_that_shrank, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(short_write, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(failed_growth, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(flush_error_sticks, kit_setup, kit_teardown),
