@@ -188,7 +188,9 @@ bool block_node_allow_growth(struct block_node *node)
 
 /* ---- other flags ------------------------------------------------------------------------------ */
 
-#define REOPEN_FLAGS (BLOCK_OPEN_RDWR | BLOCK_OPEN_NOCACHE | BLOCK_OPEN_NO_FLUSH | BLOCK_OPEN_UNMAP)
+#define REOPEN_FLAGS                                                                               \
+    (BLOCK_OPEN_RDWR | BLOCK_OPEN_NOCACHE | BLOCK_OPEN_NO_FLUSH | BLOCK_OPEN_UNMAP |               \
+     BLOCK_OPEN_DETECT_ZEROES | BLOCK_OPEN_DETECT_UNMAP)
 
 static void set_child_claims(struct block_node *node)
 {
@@ -265,6 +267,7 @@ static void undo_children(struct block_node *node, const struct block_link *end,
 static bool reopen_child(struct block_node *child, unsigned flags, unsigned changed,
                          struct error **errp)
 {
+    changed &= ~BLOCK_OPEN_NOT_INHERITED;
     flags = (child->flags & ~changed) | (flags & changed);
     if (flags & BLOCK_OPEN_RDWR && child->stays_read_only) {
         error_set(errp, "Block node is read-only: '%s' was opened with read-only=on", child->name);

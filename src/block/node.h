@@ -135,9 +135,10 @@ bool block_node_set_backing(struct block_node *parent, struct block_node *backin
 struct block_node *block_node_skip_filters(struct block_node *node);
 /* Writes behind the end shall make it longer; false if it cannot be. Main loop, no requests. */
 bool block_node_allow_growth(struct block_node *node);
-/* Changes the flags BLOCK_OPEN_RDWR, _NOCACHE, _NO_FLUSH and _UNMAP of the node, and those that change
- * also of what is below it without backing files; if that fails they are what they were, or, when it
- * could not go on writing, read-only. Drained, main loop. */
+/* Changes the flags BLOCK_OPEN_RDWR, _NOCACHE, _NO_FLUSH, _UNMAP, _DETECT_ZEROES and _DETECT_UNMAP
+ * of the node, and those that change and are inherited also of what is below it without backing
+ * files; if that fails they are what they were, or, when it could not go on writing, read-only.
+ * Drained, main loop. */
 bool block_node_reopen(struct block_node *node, unsigned flags, struct error **errp);
 struct block_node *block_node_find(const char *name);
 struct block_node *block_node_first(void);

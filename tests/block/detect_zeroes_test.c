@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "base/range.h"
+#include "block/node.h"
 #include "block/zeroes.h"
 #include "fault.h"
 #include "kit.h"
@@ -115,6 +116,29 @@ static void off(void **state)
     assert_int_equal(fault.count[FAULT_ZEROES], 1);
 }
 
+/* It can be switched on and off for a node that is open, and for no other. */
+static void reopened(void **state)
+{
+    struct block_backend *be =
+        kit_drive("if=none,driver=raw,discard=unmap,file.driver=fault,file.size=1M");
+    struct block_node *root = backend_root(be);
+    unsigned off = root->flags, below = root->file->flags;
+    unsigned unmap = BLOCK_OPEN_DETECT_ZEROES | BLOCK_OPEN_DETECT_UNMAP;
+    const struct {
+        unsigned flags, zeroes;
+    } steps[] = {{off | BLOCK_OPEN_DETECT_ZEROES, 1}, {off | unmap, 2}, {off, 2}};
+
+    for (size_t i = 0; i < ARRAY_SIZE(steps); i++) {
+        assert_true(block_node_reopen(root, steps[i].flags, NULL));
+        assert_int_equal(root->flags, steps[i].flags);
+        assert_int_equal(root->file->flags, below);
+        assert_int_equal(kit_write(be, 0, buffer, 4096), 0);
+        assert_int_equal(fault.count[FAULT_ZEROES], steps[i].zeroes);
+        assert_int_equal(!!(fault.last_flags & BLOCK_REQ_MAY_UNMAP), i == 1);
+    }
+    assert_int_equal(fault.count[FAULT_WRITE], 1);
+}
+
 /* A file gets its blocks back. */
 static void file_shrinks(void **state)
 {
@@ -144,6 +168,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(writes_become_zeroes, setup, kit_teardown),
         cmocka_unit_test_setup_teardown(unmap, setup, kit_teardown),
         cmocka_unit_test_setup_teardown(off, setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(reopened, setup, kit_teardown),
         cmocka_unit_test_setup_teardown(file_shrinks, setup, kit_teardown),
     };
     return cmocka_run_group_tests(tests, kit_enter_directory, kit_leave_directory);
