@@ -29,8 +29,9 @@ struct block_backend {
 bool drive_find_place(struct options *opts, const char *default_interface, struct drive_spec *spec,
                       struct error **errp);
 /* drive_overlay.c: snapshot=on. A temporary image over `root` that takes all writes and is gone when it
- * is closed; takes root's reference, and gives one. NULL and an error if it could not be made. */
-struct block_node *drive_put_overlay(struct block_node *root, struct error **errp);
+ * is closed; takes root's reference, and gives one. flags: BLOCK_OPEN_RDWR, _DETECT_ZEROES and
+ * _DETECT_UNMAP. NULL and an error if it could not be made. */
+struct block_node *drive_put_overlay(struct block_node *root, unsigned flags, struct error **errp);
 /* drive_filter.c: copy-on-read= and throttling. */
 struct drive_filters {
     struct throttle_config limits;

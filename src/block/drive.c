@@ -155,6 +155,26 @@ static bool check_serial(struct options *opts, const struct drive_spec *spec, st
     return false;
 }
 
+/* snapshot=on: what says how the drive is written is for the overlay, *flags, and taken from the
+ * image's options. The image itself is read. */
+static bool take_overlay_flags(struct options *node_opts, unsigned *flags, struct error **errp)
+{
+    bool read_only = false;
+
+    if (!options_get_bool(node_opts, "read-only", &read_only, errp)) {
+        return false;
+    }
+    options_set(node_opts, "read-only", "on");
+    *flags = 0;
+    if (!block_node_parse_flags(node_opts, flags, errp)) {
+        return false;
+    }
+    options_unset(node_opts, "detect-zeroes");
+    *flags &= BLOCK_OPEN_DETECT_ZEROES | BLOCK_OPEN_DETECT_UNMAP;
+    *flags |= read_only ? 0 : BLOCK_OPEN_RDWR;
+    return true;
+}
+
 static struct block_backend *make_backend(struct options *opts, struct options *node_opts,
                                           const struct drive_spec *spec,
                                           const struct drive_filters *filters, bool write_cache,
@@ -163,16 +183,15 @@ static struct block_backend *make_backend(struct options *opts, struct options *
     autofree char *id = drive_make_id(opts, spec);
     const char *rerror = options_get(opts, "rerror"), *werror = options_get(opts, "werror");
     bool snapshot = false;
+    unsigned overlay_flags = 0;
 
-    if (!options_get_bool(opts, "snapshot", &snapshot, errp)) {
+    if (!options_get_bool(opts, "snapshot", &snapshot, errp) ||
+        (snapshot && !take_overlay_flags(node_opts, &overlay_flags, errp))) {
         return NULL;
-    }
-    if (snapshot) {
-        options_set(node_opts, "read-only", "on");
     }
     struct block_node *root = open_root(opts, node_opts, errp);
     if (root && snapshot) {
-        root = drive_put_overlay(root, errp);
+        root = drive_put_overlay(root, overlay_flags, errp);
     }
     root = drive_put_filters(root, filters, id, errp);
     if (!root) {

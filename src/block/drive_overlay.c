@@ -38,7 +38,7 @@ static bool make_image(const char *path, uint64_t size, struct error **errp)
 }
 
 static struct block_node *open_image(const char *path, const struct block_node *root,
-                                     struct error **errp)
+                                     unsigned flags, struct error **errp)
 {
     struct options *opts = options_new();
 
@@ -48,19 +48,19 @@ static struct block_node *open_image(const char *path, const struct block_node *
     options_set(opts, "backing", root->name);
     options_set(opts, "cache.no-flush", "on"); /* after a crash, nobody wants it */
     options_set(opts, "discard", "unmap");
-    struct block_node *node = block_node_open(opts, BLOCK_OPEN_RDWR, errp);
+    struct block_node *node = block_node_open(opts, flags, errp);
     options_free(opts);
     return node;
 }
 
-struct block_node *drive_put_overlay(struct block_node *root, struct error **errp)
+struct block_node *drive_put_overlay(struct block_node *root, unsigned flags, struct error **errp)
 {
     autofree char *path = make_temporary(errp);
     struct block_node *node = NULL;
 
     if (path) {
         if (make_image(path, block_length(root), errp)) {
-            node = open_image(path, root, errp);
+            node = open_image(path, root, flags, errp);
         }
         unlink(path); /* the open file lives on */
     }

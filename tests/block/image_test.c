@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Images as tools open them: making raw images, growth and other lengths, locks, other flags for an
- * open node, what an image says of itself, and what nodes are called.
+ * open node, what an image says of itself, and what nodes are called; and the overlays of -drive.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -421,6 +421,79 @@ static void an_image_describes_itself(void **state)
     block_image_close(be);
 }
 
+/* ---- snapshot=on ----------------------------------------------------------------------------- */
+
+#define SNAPSHOT_OF_I "if=none,file=i,format=raw,snapshot=on"
+
+static void writes_go_to_the_overlay(void **state)
+{
+    uint8_t buffer[4096], now[65536];
+
+    kit_make_file("i", sizeof(now));
+    for (int i = 0; i < 2; i++) { /* what was written is lost */
+        struct block_backend *be = kit_drive(SNAPSHOT_OF_I "%s", i ? ",force-share=on" : "");
+        struct block_node *root = backend_root(be);
+        assert_string_equal(root->driver->name, "qcow2");
+        assert_false(backend_is_readonly(be));
+        assert_false(root->flags & BLOCK_OPEN_DETECT_ZEROES);
+        assert_false(root->backing->flags & BLOCK_OPEN_RDWR);
+        assert_int_equal(kit_read(be, 4096, buffer, sizeof(buffer)), 0);
+        assert_int_equal(buffer[0], kit_pattern(4096));
+        memset(buffer, 0xee, sizeof(buffer));
+        assert_int_equal(kit_write(be, 4096, buffer, sizeof(buffer)), 0);
+        assert_int_equal(kit_zero(be, 32768, 4096, BLOCK_REQ_MAY_UNMAP), 0);
+        assert_int_equal(kit_read(be, 0, now, sizeof(now)), 0);
+        for (size_t at = 0; at < sizeof(now); at++) {
+            uint8_t old = at / 4096 == 8 ? 0 : kit_pattern(at);
+            assert_int_equal(now[at], at / 4096 == 1 ? 0xee : old);
+        }
+        kit_close();
+        kit_read_file("i", 0, now, sizeof(now));
+        for (size_t at = 0; at < sizeof(now); at++) {
+            assert_int_equal(now[at], kit_pattern(at));
+        }
+    }
+}
+
+/* What is said of the drive holds for the overlay, not for the image. */
+static void overlays_are_as_their_drive(void **state)
+{
+    static const struct {
+        const char *options;
+        unsigned flags;
+    } cases[] = {
+        {"", BLOCK_OPEN_RDWR},
+        {",readonly=off", BLOCK_OPEN_RDWR},
+        {",readonly=on", 0},
+        {",read-only=on,iops=1000", 0},
+        {",media=cdrom", 0},
+        {",detect-zeroes=on", BLOCK_OPEN_RDWR | BLOCK_OPEN_DETECT_ZEROES},
+        {",detect-zeroes=on,readonly=on", BLOCK_OPEN_DETECT_ZEROES},
+        {",detect-zeroes=unmap,discard=unmap,iops=1000",
+         BLOCK_OPEN_RDWR | BLOCK_OPEN_DETECT_ZEROES | BLOCK_OPEN_DETECT_UNMAP},
+    };
+    const unsigned detect = BLOCK_OPEN_DETECT_ZEROES | BLOCK_OPEN_DETECT_UNMAP;
+    uint8_t buffer[512] = {0};
+
+    kit_make_file("i", 65536);
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        bool writable = cases[i].flags & BLOCK_OPEN_RDWR;
+        struct block_backend *be = kit_drive(SNAPSHOT_OF_I "%s", cases[i].options);
+        struct block_node *overlay = block_node_skip_filters(backend_root(be));
+        assert_int_equal(overlay->flags & (BLOCK_OPEN_RDWR | detect), cases[i].flags);
+        assert_int_equal(overlay->backing->flags & (BLOCK_OPEN_RDWR | detect), 0);
+        assert_int_equal(backend_is_readonly(be), !writable);
+        assert_int_equal(kit_write(be, 0, buffer, sizeof(buffer)), writable ? 0 : -EROFS);
+        assert_int_equal(kit_read(be, 0, buffer, sizeof(buffer)), 0);
+        assert_int_equal(buffer[0], writable ? 0 : kit_pattern(0));
+        memset(buffer, 0, sizeof(buffer));
+        kit_close();
+    }
+    kit_drive_fails(SNAPSHOT_OF_I ",detect-zeroes=unmap",
+                    "setting detect-zeroes to unmap is not allowed without setting discard "
+                    "operation to unmap; give discard=unmap");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -439,6 +512,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(nodes_are_compared_by_what_they_show, kit_setup,
                                         kit_teardown),
         cmocka_unit_test_setup_teardown(an_image_describes_itself, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(writes_go_to_the_overlay, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(overlays_are_as_their_drive, kit_setup, kit_teardown),
     };
 
     return cmocka_run_group_tests_name("block/image", tests, kit_enter_directory,
