@@ -8,7 +8,12 @@
  *   disk_crash(when): what may be on the disk if power failed then: all that was flushed, and of the
  *                     rest, sector by sector, anything
  *
- * There is one disk at a time. Time is a counter that moves with every event.
+ *   disk_prefix(n):   the disk if the first n changes, in the order in which requests saw them, had
+ *                     reached it and nothing else
+ *
+ * There is one disk at a time, or two: the second, "driver=disk,disk=1", is for an image's data file.
+ * Their requests are in one log; each disk's flush covers what that disk was given. Time is a counter
+ * that moves with every event.
  */
 #ifndef FERRY_TESTS_BLOCK_QCOW2_DISK_H
 #define FERRY_TESTS_BLOCK_QCOW2_DISK_H
@@ -27,10 +32,20 @@ enum disk_op {
 
 /* Makes the driver known; the disk has what the file has. limit: bytes that it can grow to. */
 void disk_load(const char *seed, uint64_t limit);
+/* Follows disk_load(). What crashes leave of the second disk goes to the file that it came from. */
+void disk_load_second(const char *seed);
 void disk_unload(void);
 /* Into a file: what the disk has now, or may have after a crash. */
 void disk_save(const char *name);
 void disk_crash(const char *name, uint64_t when, uint64_t random);
+/* Changes in the log: all but flushes. */
+size_t disk_changes(void);
+/* Writes with FUA in the log that did not fail. */
+unsigned disk_fua_writes(void);
+/* Into a file: what the disk had at the log's beginning, and the first `count` changes. The last time
+ * at which it had just that. Calls with a greater count add to what the last one left in the file,
+ * which nobody else may change. */
+uint64_t disk_prefix(const char *name, size_t count);
 /* The time now; every call is later than the one before. Any thread. */
 uint64_t disk_time(void);
 
