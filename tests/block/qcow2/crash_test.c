@@ -651,7 +651,7 @@ static void crash_at(uint64_t when, uint64_t random)
 /* All prefixes of the log, or some. */
 static void check_prefixes(bool all, uint64_t random)
 {
-    size_t changes = disk_changes(), step = all ? 1 : MAX(changes / SOME, 1);
+    size_t changes = disk_changes(), step = all ? 1 : MAX(changes / (SOME * qkit_scale()), 1);
     unsigned count = 0;
 
     for (size_t n = all ? 0 : kit_random(&random) % step; n <= changes; count++) {
@@ -709,8 +709,9 @@ static void run_cases(bool fails)
             continue;
         }
         for (unsigned round = 0; round < (scale > 1 ? 5 : 1); round++) {
-            run_case(&cases[i], i * 10 + round + 1, fails, scale > 1 ? 60 : 45, 2 * scale,
-                     scale > 1 && !round);
+            bool all = scale > 1 && !round;
+            unsigned requests = scale > 1 && !all ? 60 : 45;
+            run_case(&cases[i], i * 10 + round + 1, fails, requests, 2 * scale, all);
         }
     }
     assert_true(met.fua);
