@@ -648,6 +648,19 @@ static void crash_at(uint64_t when, uint64_t random)
     met.mixtures++;
 }
 
+static uint64_t between(uint64_t begin, uint64_t end, uint64_t *random)
+{
+    return begin + kit_random(random) % (end - begin);
+}
+
+/* While it is made, after that, while it is deleted. */
+static void crash_around_snapshot(const struct snapshot *s, uint64_t random)
+{
+    crash_at(between(s->made, s->is_made, &random), kit_random(&random));
+    crash_at(s->is_made, kit_random(&random));
+    crash_at(between(s->deleted, s->is_deleted, &random), kit_random(&random));
+}
+
 /* All prefixes of the log, or some. */
 static void check_prefixes(bool all, uint64_t random)
 {
@@ -671,10 +684,10 @@ static void run_case(const struct crash_case *c, uint64_t seed, bool fails, unsi
     uint64_t end = disk_time(), random = seed * 77 + 1;
     met.fua += disk_fua_writes();
     for (unsigned i = 0; i < mixtures; i++) {
-        crash_at(start + kit_random(&random) % (end - start), kit_random(&random));
+        crash_at(between(start, end, &random), kit_random(&random));
     }
     if (c->snapshots && mixtures) {
-        crash_at(t.snapshots[1].is_made, kit_random(&random));
+        crash_around_snapshot(&t.snapshots[1], kit_random(&random));
     }
     crash_at(end, 0); /* nothing that was not flushed */
     assert_false(is_dirty("crashed"));
