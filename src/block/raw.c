@@ -196,8 +196,8 @@ static int raw_co_block_status(struct block_node *node, uint64_t offset, uint64_
     const struct raw_state *s = node->state;
     struct block_node *owner;
 
-    int status = block_co_status_above(node->file, NULL, s->offset + offset, length, map, &owner,
-                                       NULL);
+    int status =
+        block_co_status_above(node->file, NULL, s->offset + offset, length, map, &owner, NULL);
     if (status < 0 || status & BLOCK_STATUS_EOF) {
         return status;
     }
