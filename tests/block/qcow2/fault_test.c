@@ -71,9 +71,7 @@ static void run_faults(const struct fault_case *c, enum disk_op op, unsigned fir
     assert_memory_equal(content, expected, c->size);
     kit_close();
     disk_save("q");
-    if (!qkit_has_no_errors("q")) {
-        qkit_run("cat out; false");
-    }
+    qkit_check_no_errors("q");
     if (ret == 0) {
         qkit_write_file("model", expected, c->size);
         qkit_run("qemu-img compare -f qcow2 -F raw q model");
@@ -178,7 +176,7 @@ static void failed_snapshot(void **state)
         assert_memory_equal(content, expected, 4 * MiB);
         kit_close();
         disk_save("q");
-        assert_true(qkit_has_no_errors("q"));
+        qkit_check_no_errors("q");
         disk_unload();
     }
     free(expected);
@@ -297,9 +295,7 @@ static void failed_drop(void **state)
             }
             kit_close();
             disk_save("q");
-            if (!qkit_has_no_errors("q")) {
-                qkit_run("cat out; false");
-            }
+            qkit_check_no_errors("q");
             disk_unload();
         }
     }

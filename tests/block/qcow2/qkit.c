@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "base/range.h"
 #include "block/iov.h"
+#include "image_kit.h"
 
 #define SECTOR 512u
 
@@ -65,13 +66,29 @@ void qkit_run(const char *fmt, ...)
 
 void qkit_check_clean(const char *image)
 {
+    struct block_check_result result;
+    char *lines, *error;
+
     qkit_run("qemu-img check -f qcow2 %s", image);
+    bool done = ferry_check(image, 0, &result, &lines, &error);
+    if (!done || result.corruptions || result.leaks || result.check_errors) {
+        fail_msg("%s: ferry's check: %s%s", image, lines, done ? "" : error);
+    }
+    free(lines);
+    free(error);
 }
+
+/* 0: clean; 3: leaks only */
+#define NO_ERRORS "qemu-img check -f qcow2 %s; s=$?; test $s = 0 -o $s = 3"
 
 bool qkit_has_no_errors(const char *image)
 {
-    /* 0: clean; 3: leaks only */
-    return qkit_try("qemu-img check -f qcow2 %s; s=$?; test $s = 0 -o $s = 3", image);
+    return qkit_try(NO_ERRORS, image);
+}
+
+void qkit_check_no_errors(const char *image)
+{
+    qkit_run(NO_ERRORS, image);
 }
 
 /* ---- files ------------------------------------------------------------------------------------- */
@@ -92,6 +109,14 @@ void qkit_poke(const char *name, uint64_t offset, const void *data, size_t size)
     assert_true(fd >= 0);
     assert_int_equal(pwrite(fd, data, size, (off_t)offset), size);
     close(fd);
+}
+
+void qkit_fill_half(uint8_t *data, uint64_t size, uint64_t seed)
+{
+    seed |= 1;
+    for (uint64_t i = 0; i < size; i++) {
+        data[i] = i / 64 % 2 ? (uint8_t)kit_random(&seed) : (uint8_t)(i / 128);
+    }
 }
 
 unsigned qkit_scale(void)
@@ -183,8 +208,18 @@ static void ended(struct worker *w, int ret, uint64_t offset, uint64_t length,
         memcpy(w->load->expected + offset, wanted, length);
     } else {
         CHECK(w->load->may_fail);
+        atomic_fetch_add(&w->load->failed_count, 1);
         read_back(w, offset, length, wanted);
     }
+}
+
+/* With load->compressed: some of those requests that may be compressed. */
+static bool picks_compressed(struct worker *w, uint64_t offset, uint64_t length)
+{
+    uint64_t mask = w->load->cluster_size - 1, end = offset + length;
+
+    return w->load->compressed && !(offset & mask) && (!(end & mask) || end == w->load->size) &&
+           below(w, 2);
 }
 
 static void co_write(struct worker *w, uint64_t offset, uint64_t length)
@@ -203,6 +238,12 @@ static void co_write(struct worker *w, uint64_t offset, uint64_t length)
     vec[1] = (struct iovec){data + a, b - a};
     vec[2] = (struct iovec){data + b, length - b};
     unsigned flags = below(w, 20) ? 0 : BLOCK_REQ_FUA;
+    if (picks_compressed(w, offset, length)) {
+        flags |= BLOCK_REQ_COMPRESSED;
+        atomic_fetch_add(&w->load->compressed_count, 1);
+        qkit_fill_half(data, length, x);
+        memcpy(copy, data, length);
+    }
     int ret = backend_co_pwritev(w->load->be, offset, &iov, flags, 0);
     ended(w, ret, offset, length, copy);
     free(data);
