@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The host's file fails: EIO and ENOSPC at any request, for a while or once. Requests may fail then,
- * but neither what is in memory nor what is on disk becomes wrong, and when the host has recovered,
- * all goes on.
+ * The host's file fails: EIO and ENOSPC at writes, zeroes, flushes, discards and truncations, EIO at
+ * reads, for a while or once. Requests may fail then, but neither what is in memory nor what is on disk
+ * becomes wrong, and when the host has recovered, all goes on. fault_event_test.c picks writes by what
+ * they are for.
  */
 #include <errno.h>
 #include <string.h>
@@ -15,13 +16,15 @@
 #include "disk.h"
 #include "qkit.h"
 
-#define LIMIT (64 * MiB)
+#define LIMIT  (64 * MiB)
+#define ROUNDS 6u /* of each case: each kind of request */
 
 static struct fault_case {
     const char *create;
     uint32_t cluster_size;
     uint64_t size;
     bool base;
+    bool snapshot; /* there is one, and compressed data */
 } cases[] = {
     {"cluster_size=512", 512, MiB, false},
     {"cluster_size=512,refcount_bits=64", 512, MiB, true},
@@ -29,22 +32,39 @@ static struct fault_case {
     {"cluster_size=64k", 65536, 8 * MiB, false},
     {"cluster_size=16k,extended_l2=on", 16384, 4 * MiB, true},
     {"cluster_size=4k,lazy_refcounts=on", 4096, 4 * MiB, false},
+    {"cluster_size=4k", 4096, 4 * MiB, false, .snapshot = true},
+    {"cluster_size=1M", MiB, 8 * MiB, false}, /* the last: zeroes around data go by themselves */
 };
 
+static bool is_large(const struct fault_case *c)
+{
+    return c->cluster_size == MiB;
+}
+
+/* "seed", and what the guest sees of it. */
 static void make_seed(const struct fault_case *c)
 {
     qkit_run("rm -f seed; qemu-img create -f qcow2 -o %s %s seed %llu", c->create,
              c->base ? "-b base -F raw" : "", (unsigned long long)c->size);
+    if (c->snapshot) {
+        autofree uint8_t *data = xmalloc(c->size / 2);
+        qkit_fill_half(data, c->size / 2, 1);
+        qkit_write_file("half", data, c->size / 2);
+        qkit_run("qemu-img convert -c -n -f raw -O qcow2 half seed && qemu-img snapshot -c s seed");
+    }
+    if (is_large(c)) { /* free clusters that may have anything */
+        qkit_run("qemu-io -f qcow2 -d unmap -c 'write 0 6M' -c 'discard 0 5M' seed");
+    }
+    qkit_run("qemu-img convert -f qcow2 -O raw seed seed.raw");
 }
 
-static void run_faults(const struct fault_case *c, enum disk_op op, unsigned first, unsigned count,
+/* True if the fault was met, or, without one, if space was missing. */
+static bool run_faults(const struct fault_case *c, enum disk_op op, unsigned first, unsigned count,
                        int error, uint64_t limit, uint64_t seed)
 {
     uint8_t *expected = xcalloc(1, c->size), *content = xmalloc(c->size);
 
-    if (c->base) {
-        kit_read_file("base", 0, expected, MIN(c->size, kit_file_size("base")));
-    }
+    kit_read_file("seed.raw", 0, expected, c->size);
     disk_load("seed", limit);
     struct qkit_load load = {
         .be = kit_drive("driver=qcow2,file.driver=disk,if=none,discard=unmap%s",
@@ -55,14 +75,22 @@ static void run_faults(const struct fault_case *c, enum disk_op op, unsigned fir
         .size = c->size,
         .cluster_size = c->cluster_size,
         .discards = true,
+        .compressed = c->snapshot,
         .workers = 3,
         .requests = 40,
-        .max_length = 3 * c->cluster_size,
+        .max_length = MIN(3 * c->cluster_size, MiB),
         .seed = seed,
         .may_fail = true,
     };
     disk_fail(op, first, count, error);
     qkit_run_load(&load);
+    if (op == DISK_DISCARD) { /* they come after flushes; nobody sees them fail */
+        assert_int_equal(kit_flush(load.be), 0);
+        assert_int_equal(kit_discard(load.be, 0, c->size / 2), 0);
+        memset(expected, 0, c->size / 2);
+        assert_int_equal(kit_flush(load.be), 0);
+    }
+    bool met = first ? disk_count(op) >= first : load.failed_count > 0;
     disk_fail(op, 0, 0, 0);
 
     int ret = kit_flush(load.be);
@@ -76,43 +104,83 @@ static void run_faults(const struct fault_case *c, enum disk_op op, unsigned fir
         qkit_write_file("model", expected, c->size);
         qkit_run("qemu-img compare -f qcow2 -F raw q model");
     } /* else there was no room for the metadata, and the flush said so */
+    if (c->snapshot) {
+        qkit_run("qemu-img convert -f qcow2 -l s -O raw q old && cmp old seed.raw");
+    }
     disk_unload();
     free(expected);
     free(content);
+    return met;
 }
+
+/* Which requests fail, one of the first `most`: so many come in any load of a case that has them. */
+static const struct fault_kind {
+    const char *name;
+    enum disk_op op;
+    unsigned most;
+    bool only_once, only_large;
+} kinds[] = {
+    {"write", DISK_WRITE, 60},
+    {"flush", DISK_FLUSH, 6},
+    {"write", DISK_WRITE, 60},
+    {"read", DISK_READ, 3, .only_once = true}, /* what a failed request has changed is read */
+    {"discard", DISK_DISCARD, 1},              /* not in all loads */
+    {"zeroes", DISK_ZEROES, 1, .only_large = true},
+};
 
 static void any_request(void **state)
 {
-    static const enum disk_op ops[] = {DISK_WRITE, DISK_WRITE, DISK_WRITE, DISK_FLUSH, DISK_ZEROES};
+    unsigned met[ARRAY_SIZE(kinds)] = {0}, tried[ARRAY_SIZE(kinds)] = {0};
     uint64_t random = 4711;
 
     kit_make_file("base", 700 * KiB);
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         make_seed(&cases[i]);
-        for (unsigned round = 0; round < 15 * qkit_scale(); round++) {
+        for (unsigned round = 0; round < ROUNDS * qkit_scale(); round++) {
+            size_t k = round % ARRAY_SIZE(kinds);
             uint64_t r = kit_random(&random);
-            enum disk_op op = ops[r % ARRAY_SIZE(ops)];
-            run_faults(&cases[i], op, 1 + (unsigned)(r / 8 % (op == DISK_WRITE ? 200 : 20)),
-                       r / 4096 % 4 ? 1 + (unsigned)(r / 65536 % 3) : 30,
-                       r / 1024 % 2 ? EIO : ENOSPC, LIMIT, r);
+            if (kinds[k].only_large != is_large(&cases[i])) {
+                continue;
+            }
+            tried[k]++;
+            met[k] += run_faults(&cases[i], kinds[k].op, 1 + (unsigned)(r / 8 % kinds[k].most),
+                                 kinds[k].only_once ? 1
+                                 : r / 4096 % 4     ? 1 + (unsigned)(r / 65536 % 3)
+                                                    : 30,
+                                 r / 1024 % 2 && !kinds[k].only_once ? ENOSPC : EIO, LIMIT, r);
         }
     }
+    unsigned all_met = 0, all_tried = 0;
+    for (size_t k = 0; k < ARRAY_SIZE(kinds); k++) {
+        print_message("%s: %u faults met, %u tried\n", kinds[k].name, met[k], tried[k]);
+        assert_true(met[k]);
+        all_met += met[k];
+        all_tried += tried[k];
+    }
+    assert_true(all_met * 4 >= all_tried * 3);
 }
 
 /* The host has no room for all of it; discards make some. */
 static void full_disk(void **state)
 {
+    unsigned met = 0, tried = 0;
     uint64_t random = 815;
 
     kit_make_file("base", 700 * KiB);
-    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+    for (size_t i = 0; i < ARRAY_SIZE(cases) && !is_large(&cases[i]); i++) {
         make_seed(&cases[i]);
         for (unsigned round = 0; round < 3 * qkit_scale(); round++) {
             uint64_t seed_size = align_up(kit_file_size("seed"), 512);
-            uint64_t limit = seed_size + kit_random(&random) % (cases[i].size / 2);
-            run_faults(&cases[i], DISK_READ, 0, 0, 0, align_up(limit, 512), kit_random(&random));
+            /* less than what is written */
+            uint64_t room = 30 * MIN(3 * cases[i].cluster_size, 48 * KiB);
+            uint64_t limit = seed_size + kit_random(&random) % room;
+            met += run_faults(&cases[i], DISK_READ, 0, 0, 0, align_up(limit, 512),
+                              kit_random(&random));
+            tried++;
         }
     }
+    print_message("full disks: %u met, %u tried\n", met, tried);
+    assert_true(met * 2 >= tried);
 }
 
 /* No room for a first L2 table, or for what it would point to: what fails leaves no leak, and the rest
@@ -138,6 +206,80 @@ static void full_disk_leaks_nothing(void **state)
         qkit_check_clean("q");
     }
 }
+
+/* ---- other sizes ------------------------------------------------------------------------------- */
+
+struct resize {
+    struct block_node *node;
+    uint64_t length;
+    enum block_prealloc prealloc;
+};
+
+static int co_resize(void *opaque)
+{
+    const struct resize *r = opaque;
+
+    return block_co_truncate(r->node, r->length, r->prealloc, NULL);
+}
+
+/* The n-th request of this kind and those after it fail, while the disk gets `length` bytes. True if
+ * that was met. */
+static bool fail_resize(enum disk_op op, unsigned n, uint64_t length, enum block_prealloc prealloc)
+{
+    uint8_t *expected = xcalloc(1, 4 * MiB), *content = xmalloc(4 * MiB);
+
+    memset(expected, 7, MiB);
+    memset(expected + 1984 * KiB, 9, 64 * KiB);
+    disk_load("seed", LIMIT);
+    struct block_backend *be = kit_drive("driver=qcow2,file.driver=disk,if=none,discard=unmap");
+    struct resize r = {backend_root(be), length, prealloc};
+    disk_fail(op, n, 1000, n % 2 ? ENOSPC : EIO);
+    int ret = block_run(co_resize, &r);
+    bool met = disk_count(op) >= n;
+    disk_fail(op, 0, 0, 0);
+
+    bool in_file = op == DISK_TRUNCATE && length < 2 * MiB; /* it only stays longer */
+    assert_true(ret == 0 ? !met || in_file : met && (ret == -EIO || ret == -ENOSPC));
+    assert_int_equal(backend_length(be), ret == 0 ? length : 2 * MiB);
+    int again = kit_write(be, 0, expected, KiB); /* EIO: nobody knows which header the file has */
+    assert_true(again == 0 || (again == -EIO && ret < 0 && (op == DISK_WRITE || op == DISK_FLUSH)));
+    assert_int_equal(kit_read(be, 0, content, backend_length(be)), 0);
+    assert_memory_equal(content, expected, backend_length(be));
+    kit_close();
+    disk_save("q");
+    disk_unload();
+    qkit_check_no_errors("q");
+    free(expected);
+    free(content);
+    return met;
+}
+
+static void failed_resize(void **state)
+{
+    static const struct {
+        enum disk_op op;
+        uint64_t length;
+        enum block_prealloc prealloc;
+    } ways[] = {
+        {DISK_TRUNCATE, 4 * MiB, BLOCK_PREALLOC_METADATA},
+        {DISK_ZEROES, 4 * MiB, BLOCK_PREALLOC_FALLOC},
+        {DISK_WRITE, 4 * MiB, BLOCK_PREALLOC_METADATA},
+        {DISK_FLUSH, 4 * MiB, BLOCK_PREALLOC_METADATA},
+        {DISK_TRUNCATE, 3 * MiB / 2, BLOCK_PREALLOC_OFF},
+    };
+
+    qkit_run("rm -f seed; qemu-img create -f qcow2 -o cluster_size=4k seed 2M && "
+             "qemu-io -f qcow2 -c 'write -P 7 0 1M' -c 'write -P 9 1984k 64k' seed");
+    for (size_t i = 0; i < ARRAY_SIZE(ways); i++) {
+        unsigned n = 1;
+        while (fail_resize(ways[i].op, n, ways[i].length, ways[i].prealloc)) {
+            n += qkit_scale() > 1 ? 1 : n;
+        }
+        assert_true(n > 1);
+    }
+}
+
+/* ---- snapshots, tables ------------------------------------------------------------------------- */
 
 static bool make_snapshot(struct block_backend *be)
 {
@@ -380,6 +522,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(any_request, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(full_disk, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(full_disk_leaks_nothing, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(failed_resize, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(failed_snapshot, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(memory_is_bounded, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(copied_nothing, kit_setup, kit_teardown),
