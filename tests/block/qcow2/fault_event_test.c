@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Each kind of metadata write fails, by a blkdebug node below the image: with EIO and ENOSPC, once
- * and for a while, beside a snapshot and compressed clusters. One request after the other, so each run
- * is the same. The request that meets the fault fails or does without; all that was flushed before is
- * in the file even then; and when the fault is gone, all goes on.
+ * and for a while, beside a snapshot and compressed clusters. One request after the other, so each
+ * run is the same. The request that meets the fault fails or does without; all that was flushed before
+ * is in the file even then; and when the fault is gone, all goes on.
  */
 #include <errno.h>
 #include <string.h>
@@ -128,8 +128,8 @@ static void make_seed(const struct image_kind *kind)
 
 /* ---- the fault --------------------------------------------------------------------------------- */
 
-/* The rule is active from vmstate_save, which this test tells, to vmstate_load. The first of the rules
- * is used up when it is met. */
+/* The rule is active from vmstate_save, which this test tells, to vmstate_load. The first of the
+ * rules is used up when it is met. */
 static struct block_backend *open_faulty(const struct fault_event *e, int error, bool once)
 {
     autofree char *rule = xasprintf("event=%s,file.inject-error.0.iotype=%s", e->event, e->iotype);
@@ -363,7 +363,7 @@ static void run_event(const struct fault_event *e, int error, bool once, unsigne
 /* The short form has each event once, with both errors and both lengths by turns. */
 static void every_event(void **state)
 {
-    static const unsigned begins[] = {16, 0, 100};
+    static const unsigned begins[] = {16, 0, 40};
     const struct image_kind *kind = NULL;
     bool is_long = qkit_scale() > 1;
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The host's file fails: EIO and ENOSPC at writes, zeroes, flushes, discards and truncations, EIO at
- * reads, for a while or once. Requests may fail then, but neither what is in memory nor what is on disk
- * becomes wrong, and when the host has recovered, all goes on. fault_event_test.c picks writes by what
- * they are for.
+ * The host's file fails: EIO and ENOSPC at writes, zeroes, flushes, discards and truncations, EIO
+ * at reads, for a while or once. Requests may fail then, but neither what is in memory nor what is on
+ * disk becomes wrong, and when the host has recovered, all goes on. fault_event_test.c picks writes
+ * by what they are for.
  */
 #include <errno.h>
 #include <string.h>
@@ -113,7 +113,7 @@ static bool run_faults(const struct fault_case *c, enum disk_op op, unsigned fir
     return met;
 }
 
-/* Which requests fail, one of the first `most`: so many come in any load of a case that has them. */
+/* Which requests fail, one of the first `most`: so many come in most loads. */
 static const struct fault_kind {
     const char *name;
     enum disk_op op;
@@ -222,8 +222,8 @@ static int co_resize(void *opaque)
     return block_co_truncate(r->node, r->length, r->prealloc, NULL);
 }
 
-/* The n-th request of this kind and those after it fail, while the disk gets `length` bytes. True if
- * that was met. */
+/* The n-th request of this kind and those after it fail, while the disk gets `length` bytes. True
+ * if that was met. */
 static bool fail_resize(enum disk_op op, unsigned n, uint64_t length, enum block_prealloc prealloc)
 {
     uint8_t *expected = xcalloc(1, 4 * MiB), *content = xmalloc(4 * MiB);

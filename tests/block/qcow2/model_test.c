@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Random requests from two loops beside an array, on images of every shape; then neither qemu-img nor
- * ferry finds errors or leaks, and both see what the array has. FERRY_TEST_LONG=N makes it N times as
- * long, makes each image by ferry and by qemu-img, and adds every refcount width with small, usual and
- * large clusters.
+ * Random requests from two loops beside an array, on images of every shape; then neither qemu-img
+ * nor ferry finds errors or leaks, and both see what the array has. FERRY_TEST_LONG=N makes it N times
+ * as long, makes each image by ferry and by qemu-img, and adds every refcount width with small, usual
+ * and large clusters.
  */
 #include <string.h>
 
@@ -220,7 +220,7 @@ static void every_shape(void **state)
     assert_int_equal(clusters, 2 * (2 * MiB) - 512); /* 512 to 2M */
 }
 
-/* Each width with each size: without snapshots and with them, which one bit cannot count; compressed
+/* Each width with each size: without snapshots and with them, which one bit cannot count. Compressed
  * clusters share a cluster of the file, which two bits cannot count with snapshots. */
 static void every_width(void **state)
 {
