@@ -2,11 +2,11 @@
 /*
  * Corruption found at run time; and what is metadata in the file, so that no write hits it.
  *
- * The map has, for each cluster with metadata of the active tables, of which kind it is: a hash
- * table with open addressing. Changes come with the image's lock; others look without any: words
- * change from 0 to a cluster once, and then only its kinds do. A table that gets too full is
- * replaced, and the old one kept until the end, as somebody may still look at it; as each is twice
- * as large as the one before, all together are at most twice the last.
+ * The map has, for each cluster with metadata of the active tables and with L1 tables of snapshots,
+ * of which kind it is: a hash table with open addressing. Changes come with the image's lock; others
+ * look without any: words change from 0 to a cluster once, and then only its kinds do. A table that
+ * gets too full is replaced, and the old one kept until the end, as somebody may still look at it; as
+ * each is twice as large as the one before, all together are at most twice the last.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -24,6 +24,8 @@
 #define KIND_BITS   12u /* of a word: kinds below, the cluster above */
 #define OFFSET_BITS 56u
 #define KIND_MASK   ((UINT64_C(1) << KIND_BITS) - 1)
+
+#define MAX_INACTIVE_L1 (UINT64_C(1) << 18) /* clusters of L1 tables of snapshots in the map */
 
 struct qcow2_metadata_map {
     /* constant */
@@ -175,6 +177,26 @@ static void add_table(struct block_node *node, unsigned kind, uint64_t offset)
     qcow2_metadata_add(s, kind, offset, s->cluster_size);
 }
 
+/* L1 tables of snapshots, as many as MAX_INACTIVE_L1 allows: hostile ones may be of any size. What
+ * they share with other tables is no matter of opening. */
+static void add_inactive_l1(struct qcow2_state *s)
+{
+    uint64_t left = MAX_INACTIVE_L1;
+    uint32_t i;
+
+    for (i = 0; s->snapshots && i < s->snapshot_count; i++) {
+        const struct qcow2_snapshot *snapshot = &s->snapshots[i];
+        uint64_t size = (uint64_t)snapshot->l1_size * 8;
+        uint64_t clusters = (size >> s->cluster_bits) + 2;
+        if (clusters > left) {
+            break;
+        }
+        left -= clusters;
+        qcow2_metadata_add(s, QCOW2_OVERLAP_INACT_L1, snapshot->l1_offset, size);
+    }
+    s->mapped_snapshots = i;
+}
+
 void qcow2_metadata_rebuild(struct block_node *node)
 {
     struct qcow2_state *s = qcow2_of(node);
@@ -199,6 +221,7 @@ void qcow2_metadata_rebuild(struct block_node *node)
             add_table(node, QCOW2_OVERLAP_REFBLOCK, offset);
         }
     }
+    add_inactive_l1(s);
 }
 
 static int co_load_inactive_l1(struct block_node *node, const struct qcow2_snapshot *snapshot)
@@ -247,9 +270,10 @@ int co_qcow2_load_inactive(struct block_node *node)
 
 /* ---- checks ----------------------------------------------------------------------------------- */
 
+/* Those that the map has no room for, of which a sane image has none. */
 static unsigned inactive_l1_at(const struct qcow2_state *s, uint64_t offset, uint64_t length)
 {
-    for (uint32_t i = 0; s->snapshots && i < s->snapshot_count; i++) {
+    for (uint32_t i = s->mapped_snapshots; s->snapshots && i < s->snapshot_count; i++) {
         const struct qcow2_snapshot *snapshot = &s->snapshots[i];
         if (range_overlaps(offset, length, snapshot->l1_offset, (uint64_t)snapshot->l1_size * 8)) {
             return QCOW2_OVERLAP_INACT_L1;

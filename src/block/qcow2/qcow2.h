@@ -164,6 +164,7 @@ struct qcow2_state {
 
     /* What is where in the file: clusters of metadata by kind. Changed under lock, read without. */
     _Atomic(struct qcow2_metadata_map *) metadata;
+    uint32_t mapped_snapshots; /* whose L1 tables are there, the first ones; changed drained */
 
     /* main loop */
     struct aio_timer clean_timer;

@@ -58,7 +58,7 @@ static int co_write_in_place(struct block_node *node, uint64_t host, const struc
     struct qcow2_state *s = qcow2_of(node);
 
     if (!s->has_data_file) {
-        int ret = qcow2_check_overlap(node, QCOW2_OVERLAP_INACT_L1, host, iov->size);
+        int ret = qcow2_check_overlap(node, 0, host, iov->size);
         if (ret < 0) {
             return ret;
         }
@@ -220,6 +220,8 @@ static int co_plan(struct run *r)
     ret = plan_run(r, (unsigned)MIN(in_slice, wanted));
     if (ret == 0 && r->way == NEW) {
         ret = co_take_clusters(r);
+    } else if (ret == 0 && r->way == KEEP && !s->has_data_file) {
+        ret = qcow2_check_overlap(r->node, 0, r->host, (uint64_t)r->clusters << s->cluster_bits);
     }
     if (ret == 0) {
         r->to = MIN(r->to, start + (uint64_t)r->clusters * s->cluster_size);

@@ -233,6 +233,11 @@ static void entries_that_point_anywhere(void **state)
          "Preventing invalid write on metadata (overlaps with refcount table)"},
         {0x40000, QCOW2_COPIED | 0x20000, 0,
          "Preventing invalid write on metadata (overlaps with refcount block)"},
+        /* Zeroes that have a cluster, which a write fills. */
+        {0x40000, QCOW2_COPIED | QCOW2_ZERO | 0x30000, 0,
+         "Preventing invalid write on metadata (overlaps with active L1 table)"},
+        {0x40000, QCOW2_COPIED | QCOW2_ZERO | 0x40000, 0,
+         "Preventing invalid write on metadata (overlaps with active L2 table)"},
         {0x10000, 0x20200, 65536, "Refblock offset 0x20200 unaligned (reftable index: 0x0)"},
         /* The L2 table, the L1 table and the header are free, say the refcounts. */
         {0x20000, 0x0001000100010000, 65536,
@@ -268,6 +273,68 @@ static void entries_that_point_anywhere(void **state)
         kit_drive(OPEN ",readonly=on");
         kit_close();
         free(kit_captured());
+    }
+}
+
+/* The write fails, and the cluster at `host` stays as it is. */
+static void write_hits(uint64_t host, const char *options, const char *said)
+{
+    uint8_t data[4096], before[CLUSTER], after[CLUSTER];
+
+    memset(data, 1, sizeof(data));
+    kit_read_file("q", host, before, CLUSTER);
+    kit_capture_stderr();
+    struct block_backend *be = kit_drive(OPEN "%s", options);
+    int ret = kit_write(be, 0, data, sizeof(data));
+    kit_close();
+    autofree char *text = kit_captured();
+    assert_int_equal(ret, -EIO);
+    is_corrupt_now(text, said);
+    kit_read_file("q", host, after, CLUSTER);
+    assert_memory_equal(before, after, CLUSTER);
+}
+
+/* Subclusters of the L1 table: written as the entry has them, or not yet written. */
+static void subclusters_in_a_table(void **state)
+{
+    static const uint64_t bitmaps[] = {QCOW2_SUB_ALLOC, 0, QCOW2_SUB_ZERO, QCOW2_SUB_ALLOC - 1};
+
+    for (size_t i = 0; i < ARRAY_SIZE(bitmaps); i++) {
+        qkit_run("rm -f q && qemu-img create -f qcow2 -o extended_l2=on q 4M && qemu-io -f qcow2 "
+                 "-c 'write -P 7 0 64k' q");
+        poke(0x40000, 8, QCOW2_COPIED | 0x30000);
+        poke(0x40008, 8, bitmaps[i]);
+        write_hits(0x30000, "",
+                   "Preventing invalid write on metadata (overlaps with active L1 table)");
+    }
+}
+
+/* An entry that is the L1 table of a snapshot, by which data and zeroes are written in place. With as
+ * many snapshots as nobody can have, the last is still one. */
+static void snapshots_table_as_data(void **state)
+{
+    static const uint64_t flags[] = {QCOW2_COPIED, QCOW2_COPIED | QCOW2_ZERO};
+    static const char *const options[] = {
+        "", ",overlap-check.template=none,overlap-check.inactive-l1=on"};
+    uint8_t offset[8];
+
+    for (size_t i = 0; i < 8; i++) {
+        make_image();
+        qkit_run("qemu-img snapshot -c s q && qemu-img snapshot -c t q && "
+                 "qemu-io -f qcow2 -c 'write -P 7 0 64k' q");
+        kit_read_file("q", QCOW2_H_SNAPSHOTS_OFFSET, offset, 8);
+        uint64_t table = load_be64(offset);
+        if (i & 4) {
+            poke(table + 8, 4, UINT32_MAX); /* entries of the first */
+            poke(table, 8, UINT64_C(1) << 50);
+        }
+        kit_read_file("q", table + 72, offset, 8); /* where the second begins */
+        uint64_t l1 = load_be64(offset);
+        kit_read_file("q", QCOW2_H_L1_OFFSET, offset, 8);
+        kit_read_file("q", load_be64(offset), offset, 8);
+        poke(load_be64(offset) & QCOW2_OFFSET_MASK, 8, l1 | flags[i & 1]);
+        write_hits(l1, options[i >> 1 & 1],
+                   "Preventing invalid write on metadata (overlaps with inactive L1 table)");
     }
 }
 
@@ -590,6 +657,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(backing_loops, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(backing_without_format, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(entries_that_point_anywhere, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(subclusters_in_a_table, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(snapshots_table_as_data, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(free_of_a_table, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(table_gone_under_a_write, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(new_tables_in_one_in_use, kit_setup, kit_teardown),
