@@ -2,10 +2,11 @@
 /*
  * Other sizes of the guest's disk.
  *
- * Longer: a longer L1 table, if it takes one, is written to new clusters and becomes the image's by
- * one write of the header; what must not show behind the old end (the rest of its cluster, a longer
- * backing file) is made zeroes; clusters are taken, if that is asked for; the last write is that of
- * the header with the new size. Shorter: the entries behind the new end go, with all that they
+ * Longer: what entries have behind the old end (the state of a VM) goes; a longer L1 table, if it
+ * takes one, is written to new clusters and becomes the image's by one write of the header; what else
+ * must not show behind the old end (the rest of its cluster, a longer backing file) is made zeroes;
+ * clusters are taken, if that is asked for; the last write is that of the header with the new size.
+ * Shorter: the entries behind the new end go, with all that they
  * point to; then the header's size; then the end of the file that nothing uses.
  *
  * Power may fail at any point: the size is the old one or the new one, at worst there are leaks.
@@ -186,7 +187,13 @@ static int co_grow(struct block_node *node, uint64_t length, enum block_prealloc
         error_set_errno(errp, EFBIG, "Failed to grow the L1 table");
         return -EFBIG;
     }
-    int ret = co_resize_data_file(node, length, prealloc, errp);
+    int ret = co_qcow2_drop_from(node, qcow2_align_cluster(s, old));
+    if (ret < 0) {
+        error_set_errno(errp, -ret, "Failed to discard what is behind the old end of '%s'",
+                        node->filename);
+        return ret;
+    }
+    ret = co_resize_data_file(node, length, prealloc, errp);
     if (ret == 0 && entries > s->l1_size) {
         ret = co_grow_l1(node, (uint32_t)entries, errp);
     }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Other sizes: against an array, and what qemu-img says of the image each time. */
+#include "image_kit.h"
 #include "tools.h"
 
 #include <errno.h>
@@ -8,6 +9,7 @@
 #include "base/alloc.h"
 #include "base/range.h"
 #include "block/node.h"
+#include "block/qcow2/format.h"
 
 #define MAX_SIZE (24 * MiB)
 
@@ -190,6 +192,46 @@ static void test_file_shrinks(void **state)
     kit_close();
 }
 
+/* What entries have behind the end (the state of a VM) is not for the guest to see. */
+static void test_behind_the_end(void **state)
+{
+    static const char *const options[] = {
+        "size=8M",
+        "size=8M,cluster_size=512",
+        "size=8M,cluster_size=2097152",
+        "size=8M,cluster_size=16384,extended_l2=on",
+        "size=8M,data_file=ours.data",
+        "size=8M,backing_file=base.raw,backing_fmt=raw",
+    };
+    static const uint64_t sizes[] = {4 * MiB, 4 * MiB + 512, 32 * MiB};
+    autofree uint8_t *data = xmalloc(32 * MiB);
+    struct image image;
+
+    kit_make_file("base.raw", 4 * MiB); /* ends where the disk does */
+    for (size_t i = 0; i < ARRAY_SIZE(options) * ARRAY_SIZE(sizes); i++) {
+        uint64_t old = MIN(sizes[i % ARRAY_SIZE(sizes)], 4 * MiB + 512);
+        tools_create("ours.qcow2", options[i / ARRAY_SIZE(sizes)]);
+        struct block_backend *be = open_image();
+        memset(data, 3, 8 * MiB);
+        assert_int_equal(kit_write(be, 2 * MiB, data, 6 * MiB), 0);
+        kit_close();
+        image_open(&image, "ours.qcow2");
+        image_put64(&image, QCOW2_H_SIZE, old);
+        image_close(&image);
+        be = open_image();
+        resize(MAX(sizes[i % ARRAY_SIZE(sizes)], 8 * MiB), BLOCK_PREALLOC_OFF);
+        uint64_t size = block_length(backend_root(be));
+        assert_int_equal(kit_read(be, 2 * MiB, data, size - 2 * MiB), 0);
+        for (uint64_t at = 2 * MiB; at < size; at += 512) {
+            assert_int_equal(data[at - 2 * MiB], at < old ? 3 : 0);
+        }
+        kit_close();
+        if (tools_have_qemu_img()) {
+            tools_check("ours.qcow2", false);
+        }
+    }
+}
+
 static void test_snapshots(void **state)
 {
     uint8_t data[4096];
@@ -232,6 +274,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_random, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_large, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_file_shrinks, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(test_behind_the_end, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_snapshots, kit_setup, kit_teardown),
     };
 
