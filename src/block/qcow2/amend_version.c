@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "block/qcow2/amend.h"
+#include "block/qcow2/resize.h"
 
 #define EXPAND_BYTES (UINT64_C(1) << 20) /* of zeroes written at a time */
 
@@ -60,13 +61,12 @@ static bool is_zero(enum qcow2_kind kind)
     return kind == QCOW2_ZERO_PLAIN || kind == QCOW2_ZERO_ALLOC;
 }
 
-/* Whether a snapshot has zero clusters: 1, 0 or negative errno. */
+/* Whether a snapshot has zero clusters, be it behind its disk: 1, 0 or negative errno. */
 static int co_has_zeroes(struct block_node *node, const struct qcow2_snapshot *snapshot)
 {
     struct qcow2_state *s = qcow2_of(node);
     struct qcow2_extent extent;
-    uint64_t size =
-        MIN((uint64_t)snapshot->l1_size << (s->cluster_bits + s->l2_bits), snapshot->disk_size);
+    uint64_t size = (uint64_t)snapshot->l1_size << (s->cluster_bits + s->l2_bits);
     autofree uint64_t *l1 = malloc((size_t)snapshot->l1_size * 8 + 1); /* bounded at open */
 
     if (!l1) {
@@ -194,7 +194,11 @@ int co_qcow2_downgrade(struct block_node *node, block_progress_fn *progress, voi
     if (ret < 0) {
         return ret;
     }
-    ret = co_expand_all(node, progress, opaque);
+    /* Zero clusters behind the disk are not seen below. */
+    ret = co_qcow2_drop_from(node, qcow2_align_cluster(s, s->size));
+    if (ret == 0) {
+        ret = co_expand_all(node, progress, opaque);
+    }
     if (ret < 0) {
         error_set_errno(errp, -ret, "Failed to turn zero into data clusters");
         return ret;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Other format options, other backing names, all data dropped. */
+#include "image_kit.h"
 #include "tools.h"
 
 #include <string.h>
@@ -7,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/range.h"
 #include "block/image.h"
+#include "block/qcow2/format.h"
 
 static const char *node_options = ""; /* more of them, each after a comma */
 
@@ -132,6 +134,48 @@ static void test_versions(void **state)
     }
 }
 
+/* The L2 table's entry for what is at 4 MiB. */
+static void put_zeroes_behind_the_end(void)
+{
+    struct image image;
+
+    image_open(&image, "ours.qcow2");
+    image_put64(&image, image.l2 + 64 * sizeof(uint64_t), QCOW2_ZERO);
+    image_close(&image);
+}
+
+static void test_zeroes_behind_the_end(void **state)
+{
+    struct image image;
+
+    tools_create("ours.qcow2", "size=4M");
+    open_image();
+    fill(0, 65536, 3);
+    kit_close();
+    put_zeroes_behind_the_end();
+    amend("compat=0.10");
+    image_open(&image, "ours.qcow2");
+    assert_int_equal(image_get64(&image, image.l2 + 64 * sizeof(uint64_t)), 0);
+    image_close(&image);
+    check("compat: 0.10");
+    amend("size=8M");
+    open_image();
+    expect(0, 65536, 3);
+    expect(65536, 8 * MiB - 65536, 0);
+    kit_close();
+
+    if (tools_have_qemu_img()) {
+        tools_create("ours.qcow2", "size=4M");
+        open_image();
+        fill(0, 65536, 3);
+        kit_close();
+        tools_must("qemu-img snapshot -c s ours.qcow2");
+        put_zeroes_behind_the_end(); /* of the table that the snapshot has, too */
+        refuse("compat=0.10", "Snapshot 's' has zero clusters, which version 2 does not know; "
+                              "delete it first");
+    }
+}
+
 static void test_size_and_data_file(void **state)
 {
     tools_create("ours.qcow2", "size=4M");
@@ -254,6 +298,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_refcount_bits, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_versions, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(test_zeroes_behind_the_end, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_size_and_data_file, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_refusals, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_change_backing, kit_setup, kit_teardown),
