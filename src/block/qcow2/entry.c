@@ -19,10 +19,13 @@ static void look_compressed(const struct qcow2_state *s, uint64_t word, uint64_t
     view->size = sectors * QCOW2_COMPRESSED_SECTOR;
     if (s->has_data_file) {
         view->faults |= ENTRY_FAULT_COMPRESSED_DATA_FILE;
-    } else if (bitmap) {
-        view->faults |= ENTRY_FAULT_COMPRESSED_BITMAP;
-    } else if (word & QCOW2_COPIED) {
+        return;
+    }
+    if (word & QCOW2_COPIED) {
         view->faults |= ENTRY_FAULT_COMPRESSED_COPIED;
+    }
+    if (bitmap) { /* which reads do not look at */
+        view->faults |= ENTRY_FAULT_COMPRESSED_BITMAP;
     }
 }
 
@@ -69,6 +72,9 @@ bool entry_fix(const struct qcow2_state *s, uint64_t *word, uint64_t *bitmap)
     }
     if (view.faults & ENTRY_FAULT_COMPRESSED_COPIED) {
         *word &= ~QCOW2_COPIED;
+    }
+    if (view.faults & ENTRY_FAULT_COMPRESSED_BITMAP) {
+        *bitmap = 0;
     }
     if (view.faults & ENTRY_FAULT_ZERO_UNALIGNED) {
         *word = s->extended_l2 ? 0 : QCOW2_ZERO;

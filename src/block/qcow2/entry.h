@@ -20,12 +20,12 @@ struct qcow2_state;
 #define ENTRY_FAULT_RESERVED          BIT(0) /* reserved bits: cleared */
 #define ENTRY_FAULT_COMPRESSED_COPIED BIT(1) /* "copied" of compressed data: cleared */
 #define ENTRY_FAULT_ZERO_UNALIGNED    BIT(2) /* zeroes with an impossible cluster: without it */
-#define ENTRY_FAULT_UNFIXABLE         (ENTRY_FAULT_DATA_UNALIGNED | 0xfffffff0u)
-#define ENTRY_FAULT_DATA_UNALIGNED    BIT(3)
-#define ENTRY_FAULT_BITMAP_BOTH       BIT(4) /* a subcluster that is allocated and reads as zeroes */
-#define ENTRY_FAULT_BITMAP_NO_CLUSTER BIT(5) /* subclusters allocated without a cluster */
+#define ENTRY_FAULT_COMPRESSED_BITMAP BIT(3) /* subclusters of compressed data: cleared */
+#define ENTRY_FAULT_UNFIXABLE         0xfffffff0u
+#define ENTRY_FAULT_DATA_UNALIGNED    BIT(4)
+#define ENTRY_FAULT_BITMAP_BOTH       BIT(5) /* a subcluster that is allocated and reads as zeroes */
+#define ENTRY_FAULT_BITMAP_NO_CLUSTER BIT(6) /* subclusters allocated without a cluster */
 /* The entry is not followed: */
-#define ENTRY_FAULT_COMPRESSED_BITMAP    BIT(6)
 #define ENTRY_FAULT_COMPRESSED_DATA_FILE BIT(7)
 
 enum entry_kind { ENTRY_NOTHING, ENTRY_CLUSTER, ENTRY_COMPRESSED };

@@ -100,7 +100,7 @@ static bool correct_l2(struct rebuild *r, const struct scan_table *table, uint8_
 
     for (uint32_t at = 0; at < s->cluster_size; at += s->l2_entry_size) {
         uint64_t was = load_be64(data + at), word = was;
-        uint64_t bitmap = s->extended_l2 ? load_be64(data + at + 8) : 0;
+        uint64_t bitmap = s->extended_l2 ? load_be64(data + at + 8) : 0, bitmap_was = bitmap;
         struct entry_view view;
         if (!(word | bitmap)) {
             continue;
@@ -114,6 +114,10 @@ static bool correct_l2(struct rebuild *r, const struct scan_table *table, uint8_
         }
         if (word != was) {
             store_be64(data + at, word);
+            changed = true;
+        }
+        if (bitmap != bitmap_was) {
+            store_be64(data + at + 8, bitmap);
             changed = true;
         }
     }

@@ -272,7 +272,7 @@ static void see_l2_entry(struct qcow2_scan *scan, const struct scan_table *table
         if (scan->fix && entry_fix(s, &word, &bitmap)) {
             entry_look(s, word, bitmap, &view);
         }
-        if (view.faults & (ENTRY_FAULT_COMPRESSED_BITMAP | ENTRY_FAULT_COMPRESSED_DATA_FILE)) {
+        if (view.faults & ENTRY_FAULT_COMPRESSED_DATA_FILE) {
             return;
         }
     }
