@@ -247,21 +247,41 @@ static int co_repair_all(struct qcow2_check *check, struct error **errp)
     return ret;
 }
 
+static int co_repair_leaks(struct qcow2_check *check, struct error **errp)
+{
+    int ret = co_check_free_leaks(check);
+
+    if (ret < 0) {
+        error_set_errno(errp, -ret, "Could not write refcounts of '%s'", check->node->filename);
+    }
+    cache_drop_all(&check->s->refcount_cache);
+    check->s->free_hint = 0;
+    return ret;
+}
+
+/* Whoever knows the features of unknown autoclear bits must learn that they were not kept up. */
+static int co_clear_unknown(struct block_node *node, struct error **errp)
+{
+    int ret = co_qcow2_set_autoclear(node, 0, qcow2_of(node)->autoclear & ~QCOW2_AUTOCLEAR_KNOWN);
+
+    if (ret < 0) {
+        error_set_errno(errp, -ret, "Could not write the header of '%s'", node->filename);
+    }
+    return ret;
+}
+
 static int co_repair(struct qcow2_check *check, struct error **errp)
 {
-    if (check->scan.mended || can_widen(check)) {
-        return co_repair_all(check, errp);
+    bool all = check->scan.mended || can_widen(check);
+
+    if (!all && !(check->result.leaks && check_mends_leaks(check))) {
+        return 0;
     }
-    if (check->result.leaks && check_mends_leaks(check)) {
-        int ret = co_check_free_leaks(check);
-        if (ret < 0) {
-            error_set_errno(errp, -ret, "Could not write refcounts of '%s'", check->node->filename);
-        }
-        cache_drop_all(&check->s->refcount_cache);
-        check->s->free_hint = 0;
+    int ret = co_clear_unknown(check->node, errp);
+    if (ret < 0) {
         return ret;
     }
-    return 0;
+    return all ? co_repair_all(check, errp) : co_repair_leaks(check, errp);
 }
 
 static uint64_t fixed(uint64_t before, uint64_t after)
@@ -280,6 +300,25 @@ struct operation {
     void *opaque;
     struct error **errp;
 };
+
+/* The image is whole, and was not always. */
+static int co_unmark(struct block_node *node, struct error **errp)
+{
+    struct qcow2_state *s = qcow2_of(node);
+    int ret = co_clear_unknown(node, errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    ret = co_qcow2_set_incompatible(node, 0, QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT);
+    if (ret < 0) {
+        error_set_errno(errp, -ret, "Could not write the header of '%s'", node->filename);
+        return ret;
+    }
+    atomic_store(&s->corrupt, false);
+    atomic_store(&s->dirty_bit, false);
+    return 0;
+}
 
 static int co_check(void *opaque)
 {
@@ -310,14 +349,7 @@ static int co_check(void *opaque)
     }
     if (ret == 0 && op->fix && !check.result.corruptions && !check.result.check_errors &&
         s->incompatible & (QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT)) {
-        ret = co_qcow2_set_incompatible(op->node, 0, QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT);
-        if (ret < 0) {
-            error_set_errno(op->errp, -ret, "Could not write the header of '%s'",
-                            op->node->filename);
-        } else {
-            atomic_store(&s->corrupt, false);
-            atomic_store(&s->dirty_bit, false);
-        }
+        ret = co_unmark(op->node, op->errp);
     }
     *op->result = check.result;
     look_end(&check);

@@ -353,6 +353,11 @@ static void corrupt(struct image *i)
     image_put64(i, i->l2, first(i) & ~COPIED);
 }
 
+static void corrupt_for_nothing(struct image *i)
+{
+    image_put64(i, QCOW2_H_INCOMPATIBLE, QCOW2_INCOMPAT_CORRUPT);
+}
+
 /* ---- what is done with each ------------------------------------------------------------------- */
 
 struct spoilt {
@@ -842,6 +847,43 @@ static void keeps_what_faulty_bitmaps_have(void **state)
     }
 }
 
+/* ---- unknown autoclear bits ------------------------------------------------------------------- */
+
+static void clears_what_it_does_not_know(void **state)
+{
+    static const struct {
+        void (*spoil)(struct image *i);
+        unsigned fix;
+        bool clears;
+    } cases[] = {
+        {lost_cluster, 0, false},
+        {none, FIX_ALL, false}, /* nothing is written */
+        {lost_cluster, BLOCK_CHECK_FIX_LEAKS, true},
+        {lost_cluster, FIX_ALL, true},
+        {l2_reserved_low, FIX_ALL, true},
+        {dirty, FIX_ALL, true},
+        {corrupt_for_nothing, FIX_ALL, true},
+    };
+    const uint64_t known = QCOW2_AUTOCLEAR_BITMAPS, unknown = BIT64(40);
+    struct block_check_result result;
+    struct image image;
+
+    run("rm -f q");
+    make_bitmaps("");
+    copy_file("q", "good");
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        copy_file("good", "q");
+        image_open(&image, "q");
+        assert_int_equal(image_get64(&image, QCOW2_H_AUTOCLEAR), known);
+        image_put64(&image, QCOW2_H_AUTOCLEAR, known | unknown);
+        cases[i].spoil(&image);
+        assert_true(ferry_check("q", cases[i].fix, &result, NULL, NULL));
+        assert_int_equal(image_get64(&image, QCOW2_H_AUTOCLEAR),
+                         cases[i].clears ? known : known | unknown);
+        image_close(&image);
+    }
+}
+
 /* ---- the dirty bit ---------------------------------------------------------------------------- */
 
 static void opening_repairs_dirty(void **state)
@@ -908,6 +950,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(refuses_what_it_cannot_read, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(mends_what_only_it_opens, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(keeps_what_faulty_bitmaps_have, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(clears_what_it_does_not_know, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(opening_repairs_dirty, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(hostile_tables_cost_little, kit_setup, kit_teardown),
     };
