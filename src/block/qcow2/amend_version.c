@@ -7,17 +7,41 @@
 
 #include "base/alloc.h"
 #include "block/qcow2/amend.h"
+#include "block/qcow2/rebuild.h"
 #include "block/qcow2/resize.h"
 
 #define EXPAND_BYTES (UINT64_C(1) << 20) /* of zeroes written at a time */
 
 /* ---- up -------------------------------------------------------------------------------------- */
 
+/* Entries of the snapshot table get the size of the disk, which is the image's in version 2. */
+static int co_complete_snapshots(struct block_node *node, struct error **errp)
+{
+    const struct qcow2_state *s = qcow2_of(node);
+    struct qcow2_plan plan;
+    bool any = false;
+
+    for (uint32_t i = 0; i < s->snapshot_count; i++) {
+        any |= s->snapshots[i].is_incomplete;
+    }
+    if (!any) {
+        return 0;
+    }
+    qcow2_plan_init(&plan, node);
+    int ret = co_qcow2_rebuild(&plan, errp);
+    qcow2_plan_free(&plan);
+    return ret;
+}
+
 int co_qcow2_upgrade(struct block_node *node, struct error **errp)
 {
     struct qcow2_state *s = qcow2_of(node);
     autofree void *cluster = xmalloc(s->cluster_size);
+    int ret = co_complete_snapshots(node, errp);
 
+    if (ret < 0) {
+        return ret;
+    }
     s->version = 3;
     s->incompatible = s->compatible = s->autoclear = 0;
     if (qcow2_encode_header(s, cluster) < 0) {

@@ -82,6 +82,7 @@ struct qcow2_snapshot {
     char *id, *name;
     uint64_t vm_state_size, disk_size, vm_clock_ns, icount; /* icount: ~0 if not there */
     uint32_t date_sec, date_nsec;
+    bool is_incomplete;  /* its entry has no disk size, which version 3 must have */
     void *unknown_extra; /* extra data that we do not know, kept as it is */
     uint32_t unknown_extra_size;
 };

@@ -256,6 +256,7 @@ static int co_place_snapshots(struct rebuild *r, struct error **errp)
         if (root && root->moved_to) {
             snapshot->l1_offset = root->moved_to;
         }
+        snapshot->is_incomplete = false;
     }
     uint8_t *table = snapshot_table_encode(plan->snapshots, plan->snapshot_count, &size);
     if (!table) {

@@ -100,7 +100,8 @@ static int co_take_extra(struct table_reader *t, struct qcow2_snapshot *snapshot
         snapshot->unknown_extra_size = kept - X_KNOWN;
         snapshot->unknown_extra = xmemdup(extra + X_KNOWN, kept - X_KNOWN);
     }
-    if (kept < X_REQUIRED && qcow2_of(t->node)->version >= 3 && t->fault) {
+    snapshot->is_incomplete = kept < X_REQUIRED;
+    if (snapshot->is_incomplete && qcow2_of(t->node)->version >= 3 && t->fault) {
         t->fault(t->opaque, SNAPSHOT_INCOMPLETE, index, 0);
     }
     return 0;

@@ -176,6 +176,43 @@ static void test_zeroes_behind_the_end(void **state)
     }
 }
 
+/* A table of one snapshot, as tools wrote it that knew nothing of extra data: 0 bytes of it, or
+ * just the size of the VM's state. */
+static void test_snapshot_without_size(void **state)
+{
+    struct block_check_result result;
+    struct image image;
+
+    if (!tools_have_qemu_img()) {
+        skip();
+    }
+    for (unsigned extra = 0; extra <= 8; extra += 8) {
+        uint8_t tail[16] = {0};
+        tools_create("ours.qcow2", "size=4M,compat=0.10");
+        open_image();
+        fill(0, MiB, 3);
+        kit_close();
+        tools_must("qemu-img snapshot -c s ours.qcow2");
+        image_open(&image, "ours.qcow2");
+        image_put32(&image, image.snapshots + 36, extra);
+        memcpy(tail + extra, "1s", 2);
+        image_put(&image, image.snapshots + 40, tail, sizeof(tail));
+        image_close(&image);
+        amend("compat=1.1");
+        check("compat: 1.1");
+        assert_true(ferry_check("ours.qcow2", 0, &result, NULL, NULL));
+        assert_int_equal(result.corruptions + result.leaks, 0);
+        amend("size=16M");
+        struct block_node *node = open_image();
+        fill(0, MiB, 4);
+        assert_true(node->driver->image->snapshot_apply(node, "s", NULL));
+        assert_int_equal(block_length(node), 4 * MiB);
+        expect(0, MiB, 3);
+        kit_close();
+        check("virtual size: 4 MiB");
+    }
+}
+
 static void test_size_and_data_file(void **state)
 {
     tools_create("ours.qcow2", "size=4M");
@@ -299,6 +336,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_refcount_bits, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_versions, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_zeroes_behind_the_end, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(test_snapshot_without_size, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_size_and_data_file, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_refusals, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_change_backing, kit_setup, kit_teardown),
