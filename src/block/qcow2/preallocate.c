@@ -63,6 +63,9 @@ static int co_fill(const struct prealloc_run *r)
     struct qcow2_state *s = qcow2_of(r->node);
     uint64_t length = r->clusters << s->cluster_bits;
 
+    if (s->has_data_file) {
+        length = MIN(length, s->size - r->host); /* as long as the disk, no longer */
+    }
     switch (r->prealloc) {
     case BLOCK_PREALLOC_FULL:
         return co_bounce_zeroes(s->data_file, r->host, length, 0);

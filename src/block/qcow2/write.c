@@ -171,6 +171,9 @@ static void plan_copies(struct run *r)
         widen(s, r->way, entry, bitmap, &from, &to);
     }
     r->copy_to = last + to;
+    if (s->has_data_file) {
+        r->copy_to = MIN(r->copy_to, MAX(r->to, s->size)); /* as long as the disk, no longer */
+    }
 }
 
 static int co_take_clusters(struct run *r)

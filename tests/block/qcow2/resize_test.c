@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Other sizes: against an array, and what qemu-img says of the image each time. */
 #include "image_kit.h"
+#include "qkit.h"
 #include "tools.h"
 
 #include <errno.h>
@@ -232,6 +233,81 @@ static void test_behind_the_end(void **state)
     }
 }
 
+/* A data file is as long as the disk, wherever in a cluster that ends; raw, it has the guest's
+ * bytes. */
+static void check_data_file(struct block_backend *be, const uint8_t *model, bool is_raw)
+{
+    uint64_t size = block_length(backend_root(be));
+    autofree uint8_t *got = xmalloc(size);
+
+    check_contents(be, model, size);
+    assert_int_equal(kit_flush(be), 0);
+    assert_int_equal(kit_file_size("ours.data"), size);
+    kit_read_file("ours.data", 0, got, size);
+    if (is_raw) {
+        assert_memory_equal(got, model, size);
+    }
+}
+
+static void test_data_file_length(void **state)
+{
+    static const char *const options[] = {
+        "size=1M,data_file=ours.data,data_file_raw=on",
+        "size=1M,data_file=ours.data",
+        "size=1M,data_file=ours.data,data_file_raw=on,cluster_size=16384,extended_l2=on",
+        "size=1M,data_file=ours.data,cluster_size=16384,extended_l2=on",
+    };
+    static const uint64_t sizes[] = {MiB + 512, 3 * MiB + 3 * 512, 2 * MiB + 9 * 512};
+    static uint8_t model[4 * MiB];
+
+    for (size_t i = 0; i < ARRAY_SIZE(options) * 4; i++) {
+        bool is_raw = strstr(options[i / 4], "raw");
+        if (qkit_scale() == 1 && i % 4 != (i / 4 ^ 1)) {
+            continue; /* each of both once */
+        }
+        tools_create("ours.qcow2", options[i / 4]);
+        struct block_backend *be = open_image();
+        memset(model, 0, sizeof(model));
+        for (size_t n = 0; n < ARRAY_SIZE(sizes); n++) {
+            bool grows = sizes[n] > block_length(backend_root(be));
+            uint64_t last = sizes[n] - 512;
+            resize(sizes[n], grows ? i % 4 : BLOCK_PREALLOC_OFF);
+            check_data_file(be, model, is_raw);
+            model[last] = (uint8_t)(n + 1);
+            assert_int_equal(kit_write(be, last, model + last, 512), 0);
+            check_data_file(be, model, is_raw);
+            assert_int_equal(kit_zero(be, last, 512, BLOCK_REQ_MAY_UNMAP), 0);
+            model[last] = 0;
+            check_data_file(be, model, is_raw);
+            model[last - 512] = (uint8_t)(n + 9);
+            assert_int_equal(kit_write(be, last - 512, model + last - 512, 1024), 0);
+            check_data_file(be, model, is_raw);
+            memset(model + sizes[n], 0, sizeof(model) - sizes[n]);
+        }
+        kit_close();
+    }
+}
+
+/* One that cannot get longer, as a device: the last cluster is written as far as it goes. */
+static void test_data_file_of_fixed_length(void **state)
+{
+    uint8_t data[512];
+
+    tools_create("ours.qcow2", "size=1049088,data_file=ours.data");
+    struct block_backend *be =
+        kit_drive("driver=qcow2,file.driver=file,file.filename=ours.qcow2,if=none,"
+                  "data-file.driver=raw,data-file.size=1049088,data-file.file.driver=file,"
+                  "data-file.file.filename=ours.data");
+    memset(data, 5, sizeof(data));
+    assert_int_equal(kit_write(be, MiB, data, sizeof(data)), 0);
+    kit_close();
+    be = open_image();
+    assert_int_equal(kit_read(be, MiB, data, sizeof(data)), 0);
+    assert_int_equal(data[511], 5);
+    kit_close();
+    assert_int_equal(kit_file_size("ours.data"), 1049088);
+}
+
 static void test_snapshots(void **state)
 {
     uint8_t data[4096];
@@ -275,6 +351,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_large, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_file_shrinks, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_behind_the_end, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(test_data_file_length, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(test_data_file_of_fixed_length, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_snapshots, kit_setup, kit_teardown),
     };
 
