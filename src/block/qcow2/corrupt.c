@@ -19,6 +19,7 @@
 #include "base/range.h"
 #include "block/event.h"
 #include "block/qcow2/direct.h"
+#include "block/qcow2/hash.h"
 #include "block/qcow2/qcow2.h"
 
 #define KIND_BITS   12u /* of a word: kinds below, the cluster above */
@@ -30,6 +31,7 @@
 struct qcow2_metadata_map {
     /* constant */
     unsigned bits; /* 1 << bits words */
+    struct qcow2_hash hash;
     struct qcow2_metadata_map *older;
     /* under the image's lock */
     size_t used; /* words that are not 0 */
@@ -46,12 +48,13 @@ static struct qcow2_metadata_map *map_new(unsigned bits, struct qcow2_metadata_m
 
     map->bits = bits;
     map->older = older;
+    qcow2_hash_init(&map->hash);
     return map;
 }
 
 static size_t slot_of(const struct qcow2_metadata_map *map, uint64_t cluster)
 {
-    return (cluster * UINT64_C(0x9e3779b97f4a7c15)) >> (64 - map->bits);
+    return qcow2_hash(&map->hash, cluster, map->bits);
 }
 
 static unsigned kinds_at(struct qcow2_metadata_map *map, uint64_t cluster)

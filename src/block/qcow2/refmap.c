@@ -7,17 +7,23 @@
 #include "base/alloc.h"
 #include "base/range.h"
 
-#define FIRST_SLOTS 256u
+#define FIRST_SLOT_BITS 8
+
+static size_t slot_count(const struct refmap *map)
+{
+    return (size_t)1 << map->slot_bits;
+}
 
 void refmap_init(struct refmap *map, uint64_t max)
 {
-    *map = (struct refmap){
-        .slots = xcalloc(FIRST_SLOTS, sizeof(*map->slots)), .slot_count = FIRST_SLOTS, .max = max};
+    *map = (struct refmap){.slot_bits = FIRST_SLOT_BITS, .max = max};
+    map->slots = xcalloc(slot_count(map), sizeof(struct refmap_page *));
+    qcow2_hash_init(&map->hash);
 }
 
 void refmap_destroy(struct refmap *map)
 {
-    for (size_t i = 0; i < map->slot_count; i++) {
+    for (size_t i = 0; i < slot_count(map); i++) {
         if (map->slots[i]) {
             free(map->slots[i]->wide);
             free(map->slots[i]);
@@ -27,20 +33,20 @@ void refmap_destroy(struct refmap *map)
 }
 
 /* The slot that has the page, or where it goes. */
-static size_t find_slot(struct refmap_page **slots, size_t count, uint64_t index)
+static struct refmap_page **find_slot(const struct refmap *map, uint64_t index)
 {
-    size_t i = (index * UINT64_C(0x9e3779b97f4a7c15)) >> 20 & (count - 1);
+    size_t i = qcow2_hash(&map->hash, index, map->slot_bits), mask = slot_count(map) - 1;
 
-    while (slots[i] && slots[i]->index != index) {
-        i = (i + 1) & (count - 1);
+    while (map->slots[i] && map->slots[i]->index != index) {
+        i = (i + 1) & mask;
     }
-    return i;
+    return &map->slots[i];
 }
 
 struct refmap_page *refmap_find(struct refmap *map, uint64_t index)
 {
     if (!map->last || map->last->index != index) {
-        struct refmap_page *page = map->slots[find_slot(map->slots, map->slot_count, index)];
+        struct refmap_page *page = *find_slot(map, index);
         if (!page) {
             return NULL;
         }
@@ -51,17 +57,17 @@ struct refmap_page *refmap_find(struct refmap *map, uint64_t index)
 
 static void grow(struct refmap *map)
 {
-    size_t count = map->slot_count * 2;
-    struct refmap_page **slots = xcalloc(count, sizeof(*slots));
+    struct refmap_page **old = map->slots;
+    size_t count = slot_count(map);
 
-    for (size_t i = 0; i < map->slot_count; i++) {
-        if (map->slots[i]) {
-            slots[find_slot(slots, count, map->slots[i]->index)] = map->slots[i];
+    map->slot_bits++;
+    map->slots = xcalloc(slot_count(map), sizeof(struct refmap_page *));
+    for (size_t i = 0; i < count; i++) {
+        if (old[i]) {
+            *find_slot(map, old[i]->index) = old[i];
         }
     }
-    free(map->slots);
-    map->slots = slots;
-    map->slot_count = count;
+    free(old);
 }
 
 static struct refmap_page *get_page(struct refmap *map, uint64_t index)
@@ -71,12 +77,12 @@ static struct refmap_page *get_page(struct refmap *map, uint64_t index)
     if (page) {
         return page;
     }
-    if (map->page_count >= map->slot_count / 4 * 3) {
+    if (map->page_count >= slot_count(map) / 4 * 3) {
         grow(map);
     }
     page = xnew(struct refmap_page);
     page->index = index;
-    map->slots[find_slot(map->slots, map->slot_count, index)] = page;
+    *find_slot(map, index) = page;
     map->page_count++;
     map->last = page;
     return page;
@@ -157,7 +163,7 @@ struct refmap_page **refmap_sorted(const struct refmap *map)
     struct refmap_page **pages = xcalloc(map->page_count + 1, sizeof(*pages));
     size_t n = 0;
 
-    for (size_t i = 0; i < map->slot_count; i++) {
+    for (size_t i = 0; i < slot_count(map); i++) {
         if (map->slots[i]) {
             pages[n++] = map->slots[i];
         }

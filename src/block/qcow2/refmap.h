@@ -15,6 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "block/qcow2/hash.h"
+
 #define REFMAP_PAGE_BITS 6
 #define REFMAP_PAGE      (1u << REFMAP_PAGE_BITS) /* clusters */
 
@@ -27,7 +29,8 @@ struct refmap_page {
 
 struct refmap {
     struct refmap_page **slots; /* open addressing */
-    size_t slot_count;          /* a power of 2 */
+    unsigned slot_bits;         /* 1 << slot_bits of them */
+    struct qcow2_hash hash;     /* of pages by index */
     size_t page_count;
     struct refmap_page *last; /* found last */
     uint64_t max;             /* counts stay at or below it */

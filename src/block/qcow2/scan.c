@@ -32,6 +32,7 @@ void scan_init(struct qcow2_scan *scan, struct block_node *node, uint64_t max,
         .opaque = opaque,
     };
     scan->count_end = scan->file_clusters;
+    qcow2_hash_init(&scan->table_hash);
     refmap_init(&scan->refs, max);
 }
 
@@ -128,42 +129,49 @@ void scan_pin(struct qcow2_scan *scan, uint64_t offset, uint64_t size)
 
 /* ---- the set of L2 tables -------------------------------------------------------------------- */
 
-static struct scan_table *find_slot(struct scan_table *tables, size_t slots, uint64_t offset)
+static struct scan_table *find_slot(const struct qcow2_scan *scan, uint64_t offset)
 {
-    size_t i = ((offset >> 9) * UINT64_C(0x9e3779b97f4a7c15)) >> 20 & (slots - 1);
+    unsigned bits = (unsigned)__builtin_ctzll(scan->table_slots);
+    size_t i = qcow2_hash(&scan->table_hash, offset >> scan->s->cluster_bits, bits);
 
-    while (tables[i].offset && tables[i].offset != offset) {
-        i = (i + 1) & (slots - 1);
+    while (scan->tables[i].offset && scan->tables[i].offset != offset) {
+        i = (i + 1) & (scan->table_slots - 1);
     }
-    return &tables[i];
+    return &scan->tables[i];
 }
 
 struct scan_table *scan_find_table(struct qcow2_scan *scan, uint64_t offset)
 {
-    struct scan_table *table = find_slot(scan->tables, scan->table_slots, offset);
+    struct scan_table *table = find_slot(scan, offset);
 
     return table->offset ? table : NULL;
 }
 
+static void grow_tables(struct qcow2_scan *scan)
+{
+    struct scan_table *old = scan->tables;
+    size_t slots = scan->table_slots;
+
+    scan->table_slots = slots * 2;
+    scan->tables = xcalloc(scan->table_slots, sizeof(*old));
+    for (size_t i = 0; i < slots; i++) {
+        if (old[i].offset) {
+            *find_slot(scan, old[i].offset) = old[i];
+        }
+    }
+    free(old);
+}
+
 static struct scan_table *get_table(struct qcow2_scan *scan, uint64_t offset)
 {
-    struct scan_table *table = find_slot(scan->tables, scan->table_slots, offset);
+    struct scan_table *table = find_slot(scan, offset);
 
     if (table->offset) {
         return table;
     }
     if (scan->table_count >= scan->table_slots / 4 * 3) {
-        size_t slots = scan->table_slots * 2;
-        struct scan_table *grown = xcalloc(slots, sizeof(*grown));
-        for (size_t i = 0; i < scan->table_slots; i++) {
-            if (scan->tables[i].offset) {
-                *find_slot(grown, slots, scan->tables[i].offset) = scan->tables[i];
-            }
-        }
-        free(scan->tables);
-        scan->tables = grown;
-        scan->table_slots = slots;
-        table = find_slot(grown, slots, offset);
+        grow_tables(scan);
+        table = find_slot(scan, offset);
     }
     table->offset = offset;
     scan->table_count++;

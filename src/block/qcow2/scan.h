@@ -52,8 +52,9 @@ struct qcow2_scan {
     uint64_t count_end; /* references to clusters from here on are errors and not counted */
     /* what was found */
     struct refmap refs;
-    struct scan_table *tables; /* open addressing by offset */
+    struct scan_table *tables; /* open addressing by offset: table_slots, a power of 2 */
     size_t table_slots, table_count;
+    struct qcow2_hash table_hash;
     struct block_check_result *result;
     uint64_t mended;    /* errors that a repair will not leave */
     uint64_t overflows; /* counts that refcount_bits cannot hold */

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/alloc.h"
 #include "base/bytes.h"
@@ -309,8 +310,8 @@ static void subclusters_in_a_table(void **state)
     }
 }
 
-/* An entry that is the L1 table of a snapshot, by which data and zeroes are written in place. With as
- * many snapshots as nobody can have, the last is still one. */
+/* An entry that is the L1 table of a snapshot, by which data and zeroes are written in place. Behind
+ * one that is larger than the map can take, too. */
 static void snapshots_table_as_data(void **state)
 {
     static const uint64_t flags[] = {QCOW2_COPIED, QCOW2_COPIED | QCOW2_ZERO};
@@ -535,6 +536,29 @@ static void inactive_tables_cost_little(void **state)
     disk_unload();
 }
 
+/* L2 tables at clusters that a hash by the golden ratio takes to nearly one place: multiples of a
+ * Fibonacci number. Opening would look at all that came before for each. */
+static void tables_of_one_hash(void **state)
+{
+    enum { COUNT = 1 << 17 };
+    autofree uint64_t *l1 = xmalloc(COUNT * sizeof(*l1));
+    uint8_t offset[8];
+
+    qkit_run("rm -f q && qemu-img create -f qcow2 -o cluster_size=512 q 4G");
+    for (uint64_t i = 0; i < COUNT; i++) {
+        store_be64(&l1[i], QCOW2_COPIED | (i + 1) * 433494437 * 512);
+    }
+    kit_read_file("q", QCOW2_H_L1_OFFSET, offset, 8);
+    qkit_poke("q", load_be64(offset), l1, COUNT * sizeof(*l1));
+    clock_t start = clock();
+    kit_drive(OPEN ",readonly=on");
+    kit_close();
+    clock_t took = clock() - start;
+    if (took > 3 * CLOCKS_PER_SEC) {
+        fail_msg("opening took %ld ms of CPU", (long)(took / (CLOCKS_PER_SEC / 1000)));
+    }
+}
+
 /* ---- damage ------------------------------------------------------------------------------------ */
 
 struct storm {
@@ -665,6 +689,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(checks_can_be_off, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(new_table_in_one_that_loads, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(inactive_tables_cost_little, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(tables_of_one_hash, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(random_damage, kit_setup, kit_teardown),
     };
 
