@@ -90,9 +90,15 @@ static int co_has_zeroes(struct block_node *node, const struct qcow2_snapshot *s
 {
     struct qcow2_state *s = qcow2_of(node);
     struct qcow2_extent extent;
-    uint64_t size = (uint64_t)snapshot->l1_size << (s->cluster_bits + s->l2_bits);
-    autofree uint64_t *l1 = malloc((size_t)snapshot->l1_size * 8 + 1); /* bounded at open */
 
+    if ((uint64_t)snapshot->l1_size * 8 > QCOW2_MAX_L1_BYTES) {
+        return -EFBIG;
+    }
+    if (snapshot->l1_offset & (s->cluster_size - 1)) {
+        return -EINVAL;
+    }
+    uint64_t size = (uint64_t)snapshot->l1_size << (s->cluster_bits + s->l2_bits);
+    autofree uint64_t *l1 = malloc((size_t)snapshot->l1_size * 8 + 1);
     if (!l1) {
         return -ENOMEM;
     }

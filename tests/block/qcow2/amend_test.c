@@ -213,6 +213,46 @@ static void test_snapshot_without_size(void **state)
     }
 }
 
+/* An L1 table of a snapshot that cannot be is not read. */
+static void test_impossible_snapshots(void **state)
+{
+    static const struct {
+        uint64_t l1_offset; /* 0: as it is */
+        uint32_t l1_size;
+        const char *message;
+    } cases[] = {
+        {0, UINT32_MAX, "Could not read snapshot 's': File too large"},
+        {0, QCOW2_MAX_L1_BYTES / 8 + 1, "Could not read snapshot 's': File too large"},
+        {0x10200, 1, "Could not read snapshot 's': Invalid argument"},
+        {BIT64(40), 1, "Could not read snapshot 's': Input/output error"},
+        {0, QCOW2_MAX_L1_BYTES / 8, NULL},
+    };
+    struct image image;
+
+    if (!tools_have_qemu_img()) {
+        skip();
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        tools_create("ours.qcow2", "size=4M");
+        tools_must("qemu-img snapshot -c s ours.qcow2");
+        image_open(&image, "ours.qcow2");
+        if (cases[i].l1_offset) {
+            image_put64(&image, image.snapshots, cases[i].l1_offset);
+        }
+        image_put32(&image, image.snapshots + 8, cases[i].l1_size);
+        if (!cases[i].message) { /* behind it all is zeroes */
+            image_put64(&image, image.snapshots, BIT64(30));
+            image_truncate(&image, 2 * GiB);
+        }
+        image_close(&image);
+        if (cases[i].message) {
+            refuse("compat=0.10", cases[i].message);
+        } else {
+            amend("compat=0.10");
+        }
+    }
+}
+
 static void test_size_and_data_file(void **state)
 {
     tools_create("ours.qcow2", "size=4M");
@@ -337,6 +377,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_versions, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_zeroes_behind_the_end, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_snapshot_without_size, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(test_impossible_snapshots, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_size_and_data_file, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_refusals, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(test_change_backing, kit_setup, kit_teardown),
