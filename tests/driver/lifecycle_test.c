@@ -291,7 +291,8 @@ static void with_limit(void **state, void (*wait)(void))
     int64_t begin = clock_get_ns(AIO_CLOCK_RT);
     wait();
     assert_true(clock_get_ns(AIO_CLOCK_RT) - begin < LIMITED / 2 * NS_PER_SEC);
-    assert_int_equal(fake_disk.count[FAKE_READ], LIMITED);
+    /* All that the device had taken; an iothread may have been at it yet. */
+    assert_int_equal(vqueue_used_index(&driver.queue), fake_disk.count[FAKE_READ]);
 }
 
 static void reset_device(void)

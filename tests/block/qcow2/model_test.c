@@ -149,6 +149,8 @@ static void check_image(const struct model_case *c, const uint8_t *expected)
              strstr(c->create, "data_file_raw") ? " && cmp data.raw model" : "");
 }
 
+static unsigned compressed_writes; /* of all loads */
+
 static void run_case(const struct model_case *c, uint64_t seed)
 {
     uint8_t *expected = xcalloc(1, c->size);
@@ -182,7 +184,9 @@ static void run_case(const struct model_case *c, uint64_t seed)
         };
         check_all(c, load.be, expected);
         qkit_run_load(&load);
-        assert_int_equal(load.compressed_count > 0, c->compressed);
+        /* Of few and long requests a load may have none, if others are always in the way. */
+        assert_true(c->compressed || !load.compressed_count);
+        compressed_writes += load.compressed_count;
         check_all(c, load.be, expected);
         kit_close();
         check_image(c, expected);
@@ -204,6 +208,7 @@ static void random_requests(void **state)
             run_case(&cases[i], 1000 + i); /* made by the other */
         }
     }
+    assert_true(compressed_writes > 0);
 }
 
 /* Each size of clusters and each width of refcounts is in the table. */
