@@ -25,8 +25,8 @@
 #define BATCH      64  /* of them go to the shared list at once */
 #define SHARED_MAX 512
 
-/* Stacks beside each other, in all threads, after which they are scarce: each is two mappings, and the
- * kernel gives a process 65530 (vm.max_map_count). */
+/* Stacks beside each other, in all threads, after which they are scarce: each is two mappings, and
+ * the kernel gives a process 65530 (vm.max_map_count). */
 #define PLENTY 8192
 
 #define COLOURS       16

@@ -131,10 +131,10 @@ struct block_driver {
     /* A user of the node wants (or no longer wants) nobody else to write to what is below it; only
      * the former may fail. For drivers at the bottom. Main loop. */
     bool (*set_exclusive)(struct block_node *node, bool exclusive, struct error **errp);
-    /* Other flags (BLOCK_OPEN_RDWR, _NOCACHE, _NO_FLUSH, _UNMAP) for a node that is open; its
-     * children have theirs already, or get them next if it stops writing: should one of them refuse,
-     * it is called to go on writing. On failure nothing has changed. NULL: only those that the driver never looks at. No request is
-     * in flight. Main loop. */
+    /* Other flags (BLOCK_OPEN_RDWR, _NOCACHE, _NO_FLUSH, _UNMAP, _DETECT_*) for a node that is open;
+     * its children have theirs already, or get them next if it stops writing: should one of them
+     * refuse, it is called to go on writing. On failure nothing has changed. NULL: only those that
+     * the driver never looks at. No request is in flight. Main loop. */
     bool (*reopen)(struct block_node *node, unsigned flags, struct error **errp);
     /* Stops and restarts what the driver does by itself; requests that it holds back go on. Those of
      * backends that are not drained come and go meanwhile. After drain_end, which may poll, a loop

@@ -194,16 +194,16 @@ static int raw_co_block_status(struct block_node *node, uint64_t offset, uint64_
                                uint64_t *map)
 {
     const struct raw_state *s = node->state;
-    struct block_node *owner;
 
-    int status =
-        block_co_status_above(node->file, NULL, s->offset + offset, length, map, &owner, NULL);
-    if (status < 0 || status & BLOCK_STATUS_EOF) {
+    int status = block_co_status(node->file, s->offset + offset, length, map);
+    if (status < 0 || status & (BLOCK_STATUS_EOF | BLOCK_STATUS_ALLOCATED)) {
         return status;
     }
-    if (owner != block_node_skip_filters(node->file)) {
-        status &= ~BLOCK_STATUS_OFFSET_VALID; /* not a place in node->file */
+    status = block_co_status_above(node->file, NULL, s->offset + offset, length, map, NULL, NULL);
+    if (status < 0) {
+        return status;
     }
+    status &= ~BLOCK_STATUS_OFFSET_VALID; /* not a place in node->file */
     return status | BLOCK_STATUS_ALLOCATED;
 }
 

@@ -38,7 +38,7 @@ struct throttle_member {
     struct throttle_group *group;
     /* under the group's lock */
     struct throttle_waiter *first[2], **last[2];
-    unsigned unlimited;           /* drains: nobody waits */
+    unsigned unlimited;           /* drains, stops: nobody waits */
     struct throttle_member *next; /* of the group, in a ring */
 };
 

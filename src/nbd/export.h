@@ -32,6 +32,8 @@ struct nbd_export {
      * the other old, misses a hole, and that is all. */
     _Atomic(uint64_t) data_begin, data_end;
     struct co_mutex look_lock; /* one looks, the others wait for what it finds */
+    /* main loop */
+    struct block_hurry *hurry; /* while the server stops */
     /* under server->lock */
     unsigned refs; /* the list's, and one of each connection that uses it */
     bool is_removed;

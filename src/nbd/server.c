@@ -17,7 +17,6 @@
 
 #define RETRY_NS (100 * NS_PER_MS) /* after the host had no descriptor for a client */
 #define GRACE_NS NS_PER_SEC
-#define DRAIN_NS (50 * NS_PER_MS) /* from one drain to the next, while connections end */
 
 /* ---- connections ----------------------------------------------------------------------------- */
 
@@ -253,41 +252,37 @@ static void grace_is_over(void *opaque)
     shut_all(opaque, SHUT_RDWR);
 }
 
-/* Limits of throttle nodes do not hold up the end: a drain lifts them. */
-static void drain_exports(struct nbd_server *server)
+/* Limits of throttle nodes do not hold up the end. */
+static void hurry_exports(struct nbd_server *server, bool begin)
 {
     struct nbd_export *export = nbd_export_next(server, NULL);
 
     while (export) {
-        backend_drain(export->be);
+        if (begin) {
+            export->hurry = backend_hurry_begin(export->be);
+        } else if (export->hurry) {
+            backend_hurry_end(export->hurry);
+            export->hurry = NULL;
+        }
         export = nbd_export_next(server, export);
     }
 }
 
-/* A request may be several for the backend, of which the next one comes to the limits after a
- * drain; so the loop, which may run nothing else, comes around again. */
-static void drain_soon(void *opaque)
-{
-    timer_set(opaque, clock_get_ns(AIO_CLOCK_RT) + DRAIN_NS);
-}
-
 void nbd_server_stop(struct nbd_server *server)
 {
-    struct aio_timer timer, drain_timer;
+    struct aio_timer timer;
 
     stop_listening(server);
     atomic_store(&server->is_stopping, true);
     shut_all(server, SHUT_RD); /* whoever waits for a request meets an end */
     timer_init(&timer, server->main_loop, AIO_CLOCK_RT, grace_is_over, server);
     timer_set(&timer, clock_get_ns(AIO_CLOCK_RT) + GRACE_NS);
-    timer_init(&drain_timer, server->main_loop, AIO_CLOCK_RT, drain_soon, &drain_timer);
-    drain_soon(&drain_timer);
+    hurry_exports(server, true);
     while (server->connection_count) {
-        drain_exports(server);
         aio_loop_poll(server->main_loop, true);
     }
+    hurry_exports(server, false);
     timer_cancel(&timer);
-    timer_cancel(&drain_timer);
 }
 
 void nbd_server_free(struct nbd_server *server)

@@ -273,7 +273,7 @@ int co_qcow2_load_inactive(struct block_node *node)
 
 /* ---- checks ----------------------------------------------------------------------------------- */
 
-/* Those that the map has no room for, of which a sane image has none. */
+/* Those that the map has no room for, of which a sane image has hardly any. */
 static unsigned inactive_l1_at(const struct qcow2_state *s, uint64_t offset, uint64_t length)
 {
     for (uint32_t i = s->mapped_snapshots; s->snapshots && i < s->snapshot_count; i++) {

@@ -6,8 +6,8 @@
  * takes one, is written to new clusters and becomes the image's by one write of the header; what else
  * must not show behind the old end (the rest of its cluster, a longer backing file) is made zeroes;
  * clusters are taken, if that is asked for; the last write is that of the header with the new size.
- * Shorter: the entries behind the new end go, with all that they
- * point to; then the header's size; then the end of the file that nothing uses.
+ * Shorter: the entries behind the new end go, with all that they point to; then the header's size;
+ * then the end of the file that nothing uses.
  *
  * Power may fail at any point: the size is the old one or the new one, at worst there are leaks.
  */

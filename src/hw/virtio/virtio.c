@@ -91,10 +91,10 @@ static void begin_stop(struct virtio_device *vdev)
     assert(vdev->run == VIRTIO_STARTED);
     TRACE(virtio_stop, vdev);
     vdev->run = VIRTIO_STOPPING;
-    aio_call(vdev->loop, virtio_loop_stop, vdev);
     if (vdev->ops->begin_hurry) {
-        post_main_work(vdev, WORK_HURRY);
+        post_main_work(vdev, WORK_HURRY); /* never later than the WORK_STOPPED of this stop */
     }
+    aio_call(vdev->loop, virtio_loop_stop, vdev);
 }
 
 static void finish_reset(struct virtio_device *vdev)
@@ -149,6 +149,7 @@ static void main_work(void *opaque)
 
     /* Both are of the same stop: the next one begins after finish_stop(). */
     if (work & WORK_HURRY && !(work & WORK_STOPPED)) {
+        assert(!vdev->hurry);
         vdev->hurry = ops->begin_hurry(vdev);
     }
     machine_lock();
@@ -370,6 +371,7 @@ bool virtio_init(struct virtio_device *vdev, const struct virtio_init *init, str
 
 void virtio_cleanup(struct virtio_device *vdev)
 {
+    assert(!vdev->hurry);
     if (!vdev->queues) {
         return;
     }

@@ -97,8 +97,9 @@ struct virtio_device_ops {
     /* In the loop: finish all requests, then call virtio_stopped(). handle_queue is not called any
      * more. */
     void (*stop)(struct virtio_device *vdev);
-    /* Or NULL. Main loop, without the machine lock: a stop has begun, what limits the rate of requests
-     * is not to delay it. What is returned is given to end_hurry after the stop, which may poll. */
+    /* Or NULL. Main loop, without the machine lock: a stop has begun, what limits the rate of
+     * requests is not to delay it. What is returned is given to end_hurry after the stop, which may
+     * poll. */
     struct block_hurry *(*begin_hurry)(struct virtio_device *vdev);
     void (*end_hurry)(struct block_hurry *hurry);
 };
