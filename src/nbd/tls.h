@@ -28,6 +28,11 @@ const char *nbd_tls_creds_dir(const struct nbd_tls_creds *creds);
 bool nbd_tls_creds_is_psk(const struct nbd_tls_creds *creds);
 const char *nbd_tls_creds_username(const struct nbd_tls_creds *creds); /* PSK; or NULL */
 bool nbd_tls_creds_verify_peer(const struct nbd_tls_creds *creds);
+/* The peer's certificate, and so its name, is verified. */
+static inline bool nbd_tls_creds_verify_names(const struct nbd_tls_creds *creds)
+{
+    return !nbd_tls_creds_is_psk(creds) && nbd_tls_creds_verify_peer(creds);
+}
 
 /* The server's side of a session over a socket; NULL for want of memory. */
 struct nbd_tls *nbd_tls_new(const struct nbd_tls_creds *creds, int fd);

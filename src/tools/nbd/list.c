@@ -162,8 +162,7 @@ static bool set_up_tls(struct nbd_handle *nbd, const struct nbd_args *args, stru
     if (!creds) {
         return false;
     }
-    if (!nbd_tls_creds_is_psk(creds) && nbd_tls_creds_verify_peer(creds) &&
-        !can_verify(args, errp)) {
+    if (nbd_tls_creds_verify_names(creds) && !can_verify(args, errp)) {
         return false;
     }
     autofree char *keys = xasprintf("%s/keys.psk", nbd_tls_creds_dir(creds));

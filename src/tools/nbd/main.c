@@ -61,12 +61,6 @@ static bool authorize(void *opaque, const char *peer_name)
 
 /* ---- serving --------------------------------------------------------------------------------- */
 
-/* A name counts only in a certificate that has been verified. */
-static bool has_names(const struct nbd_tls_creds *creds)
-{
-    return !nbd_tls_creds_is_psk(creds) && nbd_tls_creds_verify_peer(creds);
-}
-
 static bool configure(struct service *service, struct nbd_server_config *config,
                       struct error **errp)
 {
@@ -80,7 +74,7 @@ static bool configure(struct service *service, struct nbd_server_config *config,
     if (args->tls_creds && !(config->tls = nbd_objects_find_creds(args->tls_creds, true, errp))) {
         return false;
     }
-    if (args->tls_authz && !has_names(config->tls)) {
+    if (args->tls_authz && !nbd_tls_creds_verify_names(config->tls)) {
         error_set(errp,
                   "--tls-authz needs tls-creds-x509 with verify-peer=on: '%s' do not verify "
                   "names",
