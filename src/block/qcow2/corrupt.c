@@ -200,7 +200,7 @@ static void add_inactive_l1(struct qcow2_state *s)
     s->mapped_snapshots = i;
 }
 
-void qcow2_metadata_rebuild(struct block_node *node)
+static void rebuild_map(struct block_node *node)
 {
     struct qcow2_state *s = qcow2_of(node);
 
@@ -252,7 +252,7 @@ static int co_load_inactive_l1(struct block_node *node, const struct qcow2_snaps
 
 /* Each table is the image's own, so all of them together are not larger than the file, as for a
  * check: else hostile ones that lie in each other would be read again and again. */
-int co_qcow2_load_inactive(struct block_node *node)
+static int co_load_inactive(struct block_node *node)
 {
     struct qcow2_state *s = qcow2_of(node);
     uint64_t limit = block_length(node->file) + QCOW2_MAX_L1_BYTES, bytes = 0;
@@ -269,6 +269,16 @@ int co_qcow2_load_inactive(struct block_node *node)
         ret = co_load_inactive_l1(node, snapshot);
     }
     return ret;
+}
+
+int co_qcow2_metadata_rebuild(struct block_node *node)
+{
+    bool writes = node->flags & BLOCK_OPEN_RDWR && !(node->flags & BLOCK_OPEN_CHECK);
+
+    rebuild_map(node);
+    return writes && qcow2_of(node)->overlap_checks & QCOW2_OVERLAP_INACT_L2
+               ? co_load_inactive(node)
+               : 0;
 }
 
 /* ---- checks ----------------------------------------------------------------------------------- */

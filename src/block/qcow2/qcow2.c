@@ -72,18 +72,15 @@ static int co_finish_open(void *opaque)
         error_free(*o->errp); /* the check finds it again */
         *o->errp = NULL;
     }
-    qcow2_metadata_rebuild(node);
+    ret = co_qcow2_metadata_rebuild(node);
     if (checks) {
         return 0;
     }
     if (s->corrupt) {
         co_qcow2_mark_corrupt(node);
     }
-    if (node->flags & BLOCK_OPEN_RDWR && s->overlap_checks & QCOW2_OVERLAP_INACT_L2) {
-        ret = co_qcow2_load_inactive(node);
-        if (ret < 0) {
-            return fail(o, ret, "read inactive L1 tables of");
-        }
+    if (ret < 0) {
+        return fail(o, ret, "read inactive L1 tables of");
     }
     if (node->flags & BLOCK_OPEN_RDWR) {
         ret = co_begin_writing(o);

@@ -207,7 +207,7 @@ int co_qcow2_read_header(struct block_node *node, struct error **errp);
  * caches are dropped. Drained, all clean. */
 int co_qcow2_reload_tables(struct block_node *node, struct error **errp);
 /* The same from memory: they are on disk already. Host order; as long as the state says. */
-void qcow2_install_tables(struct block_node *node, const uint64_t *l1, const uint64_t *reftable);
+void co_qcow2_install_tables(struct block_node *node, const uint64_t *l1, const uint64_t *reftable);
 /* What co_qcow2_read_header() made. */
 void qcow2_free_header(struct qcow2_state *s);
 /* Reads metadata: what is missing behind the end of the file is zeroes; -EIO if all of it is. */
@@ -259,11 +259,11 @@ int qcow2_check_overlap(struct block_node *node, unsigned ignore, uint64_t offse
 int qcow2_check_free(struct block_node *node, uint64_t offset, uint64_t length);
 /* -EIO after qcow2_signal_corruption(): a cluster to put a table in is one already, by its readers. */
 int qcow2_not_free(struct block_node *node, uint64_t offset);
-/* The map that the checks use: from the tables (at open, and after image operations); changes. Under
- * lock. */
-void qcow2_metadata_rebuild(struct block_node *node);
-/* Adds the L2 tables of snapshots, which only overlap-check=all looks at. In a coroutine. */
-int co_qcow2_load_inactive(struct block_node *node);
+/* The map that the checks use, from the tables: at open, and after image operations. Those of the
+ * snapshots, which only overlap-check=all looks at, are read from the file; after an error the map has
+ * all but them, or some of them. In a coroutine, drained. */
+int co_qcow2_metadata_rebuild(struct block_node *node);
+/* Changes; under lock. */
 void qcow2_metadata_add(struct qcow2_state *s, unsigned kind, uint64_t offset, uint64_t length);
 void qcow2_metadata_remove(struct qcow2_state *s, unsigned kind, uint64_t offset, uint64_t length);
 void qcow2_metadata_free(struct qcow2_state *s);

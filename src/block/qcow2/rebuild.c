@@ -367,7 +367,7 @@ static int co_switch(struct rebuild *r, struct error **errp)
     plan->snapshot_count = 0;
     atomic_store(&r->node->length, s->size);
     block_bitmaps_resize(r->node, s->size);
-    qcow2_install_tables(r->node, r->l1, r->reftable);
+    co_qcow2_install_tables(r->node, r->l1, r->reftable);
     return 0;
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "base/bytes.h"
+#include "base/log.h"
 #include "block/bounce.h"
 #include "block/iov.h"
 #include "block/qcow2/qcow2.h"
@@ -118,13 +119,17 @@ int co_qcow2_reload_tables(struct block_node *node, struct error **errp)
         ret = co_read_reftable(node, errp);
     }
     if (ret == 0) {
-        qcow2_metadata_rebuild(node);
         qcow2_reset_allocator(node);
+        ret = co_qcow2_metadata_rebuild(node);
+        if (ret < 0) {
+            error_set_errno(errp, -ret, "Could not read inactive L1 tables of '%s'",
+                            node->filename);
+        }
     }
     return ret;
 }
 
-void qcow2_install_tables(struct block_node *node, const uint64_t *l1, const uint64_t *reftable)
+void co_qcow2_install_tables(struct block_node *node, const uint64_t *l1, const uint64_t *reftable)
 {
     struct qcow2_state *s = qcow2_of(node);
 
@@ -142,8 +147,14 @@ void qcow2_install_tables(struct block_node *node, const uint64_t *l1, const uin
     s->reftable = xmemdup(reftable, MAX((size_t)s->reftable_size, 1) * 8);
     s->reftable_dirty = new_dirty_map(s->reftable_size);
     s->any_l1_dirty = s->any_reftable_dirty = s->reftable_moved = false;
-    qcow2_metadata_rebuild(node);
     qcow2_reset_allocator(node);
+    int ret = co_qcow2_metadata_rebuild(node);
+    if (ret < 0) {
+        log_warn("qcow2: '%s': overlap-check does not know the L2 tables of snapshots until the "
+                 "image is "
+                 "opened anew: could not read inactive L1 tables: %s",
+                 node->filename, strerror(-ret));
+    }
 }
 
 void qcow2_set_l1(struct qcow2_state *s, uint32_t index, uint64_t entry)

@@ -15,6 +15,7 @@
 #include "block/iov.h"
 #include "block/qcow2/format.h"
 #include "disk.h"
+#include "image_kit.h"
 #include "qkit.h"
 
 #define CLUSTER 65536u
@@ -445,6 +446,59 @@ static void new_tables_in_one_in_use(void **state)
     }
 }
 
+static uint64_t read_entry(uint64_t offset)
+{
+    uint8_t entry[8];
+
+    kit_read_file("q", offset, entry, sizeof(entry));
+    return load_be64(entry) & QCOW2_OFFSET_MASK;
+}
+
+/* The active table of an L1 table of one entry, or that of the first snapshot. */
+static uint64_t first_l2(bool snapshots)
+{
+    uint64_t table = read_entry(snapshots ? QCOW2_H_SNAPSHOTS_OFFSET : QCOW2_H_L1_OFFSET);
+
+    return read_entry(snapshots ? read_entry(table) : table);
+}
+
+/* An entry that is an L2 table of a snapshot is found as the image was opened, and after what makes
+ * tables anew: a longer L1 table, a snapshot less, one more. */
+static void snapshots_l2_as_data(void **state)
+{
+    uint8_t data[4096], before[CLUSTER], after[CLUSTER];
+
+    memset(data, 1, sizeof(data));
+    for (unsigned what = 0; what < 4; what++) {
+        make_image();
+        qkit_run("qemu-img snapshot -c s q && qemu-img snapshot -c u q && "
+                 "qemu-io -f qcow2 -c 'write -P 7 0 64k' q");
+        kit_capture_stderr();
+        struct block_backend *be = kit_drive(OPEN ",overlap-check=all");
+        if (what == 1) {
+            assert_int_equal(block_run(co_resize, backend_root(be)), 0);
+        } else if (what == 2) {
+            snapshot_op(be, "delete", "u", NULL);
+        } else if (what == 3) {
+            snapshot_op(be, "create", "t", NULL);
+        }
+
+        uint64_t inactive = first_l2(true);
+        poke(first_l2(false), 8, QCOW2_COPIED | inactive);
+        kit_read_file("q", inactive, before, CLUSTER);
+        int ret = kit_write(be, 0, data, sizeof(data));
+        kit_close();
+        autofree char *text = kit_captured();
+        if (ret != -EIO) {
+            fail_msg("after operation %u: %d", what, ret);
+        }
+        is_corrupt_now(text,
+                       "Preventing invalid write on metadata (overlaps with inactive L2 table)");
+        kit_read_file("q", inactive, after, CLUSTER);
+        assert_memory_equal(before, after, CLUSTER);
+    }
+}
+
 static void checks_can_be_off(void **state)
 {
     uint8_t data[512] = {1}, entry[8];
@@ -686,6 +740,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(free_of_a_table, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(table_gone_under_a_write, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(new_tables_in_one_in_use, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(snapshots_l2_as_data, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(checks_can_be_off, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(new_table_in_one_that_loads, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(inactive_tables_cost_little, kit_setup, kit_teardown),
