@@ -63,6 +63,7 @@ static const struct crash_case cases[] = {
     {"cluster_size=4k,compat=0.10", 4096, 2 * MiB, DATA, .snapshots = true},
     {"cluster_size=4k,data_file=data.raw", 4096, 2 * MiB, DATA, .small_too = true},
     {"cluster_size=64k,data_file=data.raw,lazy_refcounts=on", 65536, 4 * MiB},
+    {"cluster_size=16k,data_file=data.raw,data_file_raw=on", 16384, 2 * MiB, DATA},
 };
 
 /* What a sector was given: `stamp` in all of its words (0: zeroes). */
@@ -502,9 +503,8 @@ static bool is_allowed_in(const struct snapshot *s, uint64_t sector, uint64_t st
 
 static uint8_t content[MAX_SIZE]; /* what was read */
 
-static void check_content(const struct snapshot *snapshot, uint64_t when)
+static void check_content(const char *name, const struct snapshot *snapshot, uint64_t when)
 {
-    const char *name = snapshot ? snapshot->name : "disk";
     uint64_t covered = covered_at(when);
 
     for (uint64_t i = 0; i < sector_count(); i++) {
@@ -550,7 +550,7 @@ static unsigned check_by_ferry(const char *image, const struct snapshot *snapsho
     }
     assert_int_equal(kit_read(be, 0, content, t.c->size), 0);
     image_backend_close(be);
-    check_content(snapshot, when);
+    check_content(snapshot ? snapshot->name : "disk", snapshot, when);
     return found;
 }
 
@@ -558,7 +558,16 @@ static void check_by_qemu(const char *image, uint64_t when)
 {
     qkit_run("qemu-img convert -f qcow2 -O raw %s crashed.raw", image);
     kit_read_file("crashed.raw", 0, content, t.c->size);
-    check_content(NULL, when);
+    check_content("disk by QEMU", NULL, when);
+}
+
+/* What a data file has by itself, where it promises to be the disk. */
+static void check_data_file(uint64_t when)
+{
+    if (strstr(t.c->create, "data_file_raw=on")) {
+        kit_read_file("data.raw", 0, content, t.c->size);
+        check_content("data file", NULL, when);
+    }
 }
 
 static void check_snapshots(const char *image, unsigned found, uint64_t when)
@@ -636,6 +645,7 @@ static void check_crashed(const char *crashed, uint64_t when, bool ask_qemu)
         fail_image(image, when, "qemu-img's check has errors");
     }
     check_snapshots(image, check_by_ferry(image, NULL, when), when);
+    check_data_file(when);
 }
 
 static void crash_at(uint64_t when, uint64_t random)
