@@ -3,7 +3,7 @@
 """ferry-nbd under real clients: libnbd's nbdinfo and nbdcopy, qemu-img and qemu-io, over unix sockets,
 TCP and TLS; beside qemu-nbd where what they say can be compared.
 
-    ferry_nbd.py --build BUILD [--long]
+    ferry_nbd.py --build BUILD [--only NAME]
 """
 import argparse
 import contextlib
@@ -268,6 +268,17 @@ def case_tcp(nbd, folder):
         expect(server.process.poll() is None, "the server has gone")
 
 
+@contextlib.contextmanager
+def gone_at_failure(pid):
+    """A server in the background does not outlive a test that fails."""
+    try:
+        yield pid
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        raise
+
+
 def case_life(nbd, folder):
     """It ends with its last client, unless -t; --fork, --pid-file, signals."""
     image = random_file(folder / "life", MIB)
@@ -276,13 +287,13 @@ def case_life(nbd, folder):
         expect(server.process.wait(SECONDS) == 0, "status is not 0")
     path, pid_file = folder / "fork.sock", folder / "pid"
     run(nbd, "-f", "raw", "-t", "-k", path, "--fork", "--pid-file", pid_file, image)
-    pid = int(pid_file.read_text())
-    run("nbdinfo", "--size", f"nbd+unix:///?socket={path}")
-    os.kill(pid, signal.SIGINT)
-    deadline = time.monotonic() + SECONDS
-    while path.exists() or pid_file.exists():
-        expect(time.monotonic() < deadline, "SIGINT does not end it")
-        time.sleep(0.02)
+    with gone_at_failure(int(pid_file.read_text())) as pid:
+        run("nbdinfo", "--size", f"nbd+unix:///?socket={path}")
+        os.kill(pid, signal.SIGINT)
+        deadline = time.monotonic() + SECONDS
+        while path.exists() or pid_file.exists():
+            expect(time.monotonic() < deadline, "SIGINT does not end it")
+            time.sleep(0.02)
     out = run(nbd, "-f", "raw", "--fork", "-k", path, folder / "nofile", status=1)
     expect("nofile" in out, f"a server that does not start says: {out}")
     # The path of a server that was killed is taken over, that of one that lives is not.
