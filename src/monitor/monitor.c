@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "monitor/monitor.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -33,9 +34,9 @@ struct monitor {
 };
 
 static struct monitor *monitors;
-/* Some commands run the main loop until they are done. Others must not come in between: what a command
- * has found stays there until it has used it. */
-static bool is_running;
+/* Some commands run the main loop until they are done, and so does who holds the monitors. Other
+ * commands must not come in between: what one has found stays there until it has used it. */
+static unsigned holds;
 static const struct monitor_vm_ops *vm_ops;
 
 void monitor_set_vm_ops(const struct monitor_vm_ops *ops)
@@ -55,12 +56,21 @@ static int monitor_can_read(void *opaque)
     struct monitor *monitor = opaque;
 
     /* A client that does not read its answers gets no more commands carried out. */
-    return !is_running && chardev_writable(monitor->chr) ? READ_MAX : 0;
+    return !holds && chardev_writable(monitor->chr) ? READ_MAX : 0;
 }
 
-/* What others have sent meanwhile. */
-static void wake_others(const struct monitor *monitor)
+void monitors_hold(void)
 {
+    holds++;
+}
+
+/* What clients have sent meanwhile; `monitor`, which may be NULL, looks by itself. */
+static void release(const struct monitor *monitor)
+{
+    assert(holds > 0);
+    if (--holds) {
+        return;
+    }
     for (struct monitor *other = monitors; other; other = other->next) {
         if (other != monitor) {
             chardev_accept_input(other->chr);
@@ -68,18 +78,22 @@ static void wake_others(const struct monitor *monitor)
     }
 }
 
+void monitors_release(void)
+{
+    release(NULL);
+}
+
 static void monitor_read(void *opaque, const uint8_t *buf, size_t len)
 {
     struct monitor *monitor = opaque;
 
-    is_running = true;
+    monitors_hold();
     if (monitor->qmp) {
         qmp_session_input(monitor->qmp, (const char *)buf, len);
     } else {
         qtest_session_input(monitor->qtest, (const char *)buf, len);
     }
-    is_running = false;
-    wake_others(monitor);
+    release(monitor);
 }
 
 static void monitor_event(void *opaque, enum chardev_event event)

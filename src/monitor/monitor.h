@@ -38,6 +38,10 @@ bool monitor_add_qmp(const char *device, bool pretty, struct error **errp);
 bool monitor_add(struct options *opts, struct error **errp);
 /* -qtest DEV with -qtest-log FILE (NULL: stderr as QEMU; "none"). */
 bool qtest_server_start(const char *device, const char *log, struct error **errp);
+/* From hold to release no command begins, QMP or qtest: for who polls the main loop and whose work one
+ * would disturb. What clients send meanwhile waits. Holds nest. Main loop. */
+void monitors_hold(void);
+void monitors_release(void);
 void monitors_cleanup(void);
 
 /* Sends an event to every QMP client that has left capabilities negotiation. data is stolen, may be

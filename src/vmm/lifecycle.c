@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "vmm/lifecycle.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -306,6 +307,7 @@ static void stop_vm(enum run_state state, bool tell)
         if (ret < 0) {
             log_error("flushing the disks failed: %s", strerror(-ret));
         }
+        assert(vm.state == RUN_STATE_RUNNING); /* nobody else has stopped or started it */
         if (tell) {
             qmp_event("STOP", NULL);
         }
@@ -328,6 +330,7 @@ static bool vm_reset(void)
     if (was_running) {
         system_vm_state_changed(false);
     }
+    assert((vm.state == RUN_STATE_RUNNING) == was_running); /* as in stop_vm() */
     /* What vCPUs and disks asked for until they came to rest belongs to the time before: it must
      * not reset or stop the machine once more. */
     atomic_fetch_and(&vm.pending, ~(uint32_t)(REQUEST_RESET | REQUEST_INTERNAL_ERROR |
@@ -439,9 +442,14 @@ int lifecycle_run(void)
         uint32_t requests = atomic_exchange(&vm.pending, 0);
 
         if (requests) {
+            /* It polls. A command would find the VM half-way. */
+            monitors_hold();
             carry_out(requests);
-        } else {
-            aio_loop_poll(vm.loop, true);
+            monitors_release();
+        }
+        /* Also after requests: a guest that asks for one reset after the other keeps nobody out. */
+        if (!vm.quit) {
+            aio_loop_poll(vm.loop, !requests);
         }
     }
     return vm.status;

@@ -165,15 +165,19 @@ class Qmp:
     def raw(self, text):
         """The reply to anything that gets one."""
         self._lines.send(text if isinstance(text, bytes) else text.encode())
+        return self.reply()
+
+    def raw_send(self, text):
+        """Does not wait for a reply."""
+        self._lines.send(text.encode())
+
+    def reply(self):
+        """The next reply; events before it are kept."""
         while True:
             reply = self._object()
             if "event" not in reply:
                 return reply
             self._events.append(reply)
-
-    def raw_send(self, text):
-        """Does not wait for a reply."""
-        self._lines.send(text.encode())
 
     def command(self, name, **arguments):
         """The value returned; members may have '_' for '-'."""
@@ -185,7 +189,7 @@ class Qmp:
         return reply["return"]
 
     def event(self, name):
-        """The next event of that name; those before it are dropped."""
+        """The next event of that name; events and replies before it are dropped."""
         while True:
             event = self._events.pop(0) if self._events else self._object()
             if event.get("event") == name:

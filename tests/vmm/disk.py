@@ -3,6 +3,7 @@
 import os
 import resource
 import subprocess
+import time
 
 from kit import pci
 from vmm.bench import (BARS, ECAM, MSI, QUIET, RAM, Fault, expect, expect_refusal, expect_that,
@@ -15,6 +16,12 @@ def disk_driver(bench, ferry, machine):
     if not function:
         raise Fault("there is no virtio-blk")
     return pci.VirtioBlk(ferry.qtest, function, BARS, RAM)
+
+
+def slot_driver(ferry, slot):
+    """The driver of the disk at addr=slot of a q35, with places of its own."""
+    function = pci.Function(pci.EcamConfig(ferry.qtest, ECAM), slot << 3)
+    return pci.VirtioBlk(ferry.qtest, function, BARS + (slot << 20), RAM + (slot << 16))
 
 
 def exchange(disk, image):
@@ -178,6 +185,72 @@ def test_disk_error(bench):
                         "the image is not what it should be")
 
 
+# Commands that come while the VM stops or is reset, which takes as long as a request in flight.
+SLOW = 500_000_000  # ns
+
+
+def slow_and_failing(bench, iothread=False):
+    """A ferry with two disks: a slow one (8), and one whose first read fails and stops the VM (9)."""
+    more = ",iothread=io0" if iothread else ""
+    return bench.ferry(
+        "-M", "q35", "-object", "iothread,id=io0",
+        "-blockdev", f"null-co,node-name=slow,latency-ns={SLOW}",
+        "-device", f"virtio-blk-pci,drive=slow,addr=8{more}",
+        "-blockdev", "blkdebug,node-name=fails,image.driver=null-co,inject-error.0.event=none,"
+        "inject-error.0.iotype=read,inject-error.0.once=on",
+        "-device", f"virtio-blk-pci,drive=fails,addr=9,rerror=stop{more}")
+
+
+def started(ferry, slot):
+    disk = slot_driver(ferry, slot)
+    expect_that(disk.start(1 << pci.F_VERSION_1), "FEATURES_OK is off")
+    return disk
+
+
+def goes_on(ferry, *disks):
+    """STOP, RESUME, the reply to `cont`, and the disks' requests are done, that which failed by a new
+    try."""
+    ferry.qmp.event("STOP")
+    ferry.qmp.event("RESUME")
+    expect("reply", ferry.qmp.reply(), {"return": {}})
+    for disk in disks:
+        expect("status", disk.finish()[0], 0)
+    expect("state", ferry.qmp.command("query-status")["status"], "running")
+    ferry.qmp.command("quit")
+    expect("status", ferry.wait(), 0)
+
+
+def test_stop_during_reset(bench):
+    """`stop` stops a VM that is being reset."""
+    for reset in (lambda ferry: ferry.qmp.command("system_reset"),
+                  lambda ferry: ferry.qtest.outb(0xCF9, 6)):
+        with slow_and_failing(bench) as ferry:
+            started(ferry, 8).submit(pci.IN, 0, size=512)
+            reset(ferry)
+            ferry.qmp.command("stop")
+            ferry.qmp.event("RESET")
+            expect("state", ferry.qmp.command("query-status")["status"], "paused")
+            disk = started(ferry, 9)
+            disk.submit(pci.OUT, 0, data=b"n" * 512)
+            time.sleep(0.1)
+            expect("requests done while paused", ferry.qtest.readw(disk.ring + 2), 0)
+            ferry.qmp.command("cont")
+            expect("status", disk.finish()[0], 0)
+
+
+def test_commands_during_stop(bench):
+    """A disk error stops the VM. What clients send while it stops waits until it has."""
+    for iothread in (False, True):
+        for commands in ("cont",), ("stop", "cont"):
+            with slow_and_failing(bench, iothread) as ferry:
+                slow, failing = started(ferry, 8), started(ferry, 9)
+                slow.submit(pci.IN, 0, size=512)
+                failing.submit(pci.IN, 0, size=512)
+                ferry.qmp.event("BLOCK_IO_ERROR")
+                ferry.qmp.raw_send("".join(f'{{"execute": "{name}"}}' for name in commands))
+                goes_on(ferry, slow, failing)
+
+
 def test_disk_corrupt(bench):
     """BLOCK_IMAGE_CORRUPTED, once: a cluster of the disk lies in the L1 table."""
     image = bench.folder / "corrupt.qcow2"
@@ -211,8 +284,7 @@ def test_disk_shared(bench):
     with bench.ferry("-M", "q35", *drives(2)) as first, \
             bench.ferry("-M", "q35", *drives(1)) as second:
         for number, (ferry, slot) in enumerate(((first, 8), (first, 9), (second, 8))):
-            function = pci.Function(pci.EcamConfig(ferry.qtest, ECAM), slot << 3)
-            disk = pci.VirtioBlk(ferry.qtest, function, BARS + (slot << 20), RAM + (slot << 16))
+            disk = slot_driver(ferry, slot)
             disk.start(1 << pci.F_VERSION_1)
             if number:
                 expect("what was written before", disk.request(pci.IN, 3, size=512)[2],
