@@ -421,11 +421,12 @@ static void carry_out(uint32_t requests)
     if (requests & REQUEST_INTERNAL_ERROR) {
         vm_stop(RUN_STATE_INTERNAL_ERROR);
     }
-    /* A disk may still fail while the VM stops for another reason, which stands. */
+    /* A disk may still fail, or a vCPU come to a breakpoint, while the VM stops for another reason,
+     * which stands: it may be one that only a reset helps against. */
     if (requests & REQUEST_IO_ERROR && vm.state == RUN_STATE_RUNNING) {
         vm_stop(RUN_STATE_IO_ERROR);
     }
-    if (requests & REQUEST_DEBUG) {
+    if (requests & REQUEST_DEBUG && vm.state == RUN_STATE_RUNNING) {
         vm_stop(RUN_STATE_DEBUG);
     }
     if (requests & REQUEST_RESET) {
