@@ -35,6 +35,9 @@ enum request {
     REQUEST_DEBUG = 1 << 5,
 };
 
+/* Those that do no more than stop a VM that runs. */
+#define REQUESTS_STOP (REQUEST_INTERNAL_ERROR | REQUEST_IO_ERROR | REQUEST_DEBUG)
+
 /* Disk errors that may wait for the main loop: more than a queue of requests has. */
 #define IO_ERRORS_MAX 4096
 
@@ -333,8 +336,7 @@ static bool vm_reset(void)
     assert((vm.state == RUN_STATE_RUNNING) == was_running); /* as in stop_vm() */
     /* What vCPUs and disks asked for until they came to rest belongs to the time before: it must
      * not reset or stop the machine once more. */
-    atomic_fetch_and(&vm.pending, ~(uint32_t)(REQUEST_RESET | REQUEST_INTERNAL_ERROR |
-                                              REQUEST_IO_ERROR | REQUEST_DEBUG));
+    atomic_fetch_and(&vm.pending, ~(uint32_t)(REQUEST_RESET | REQUESTS_STOP));
     int cause = atomic_exchange(&vm.reset_cause, SYSTEM_CAUSE_NONE);
     if (!machine_reset(vm.machine, &err)) {
         error_prepend(&err, "reset failed: ");
@@ -413,11 +415,8 @@ static void do_panic(void)
     }
 }
 
-static void carry_out(uint32_t requests)
+static void carry_out_stops(uint32_t requests)
 {
-    if (requests & REQUEST_PANIC) {
-        do_panic();
-    }
     if (requests & REQUEST_INTERNAL_ERROR) {
         vm_stop(RUN_STATE_INTERNAL_ERROR);
     }
@@ -429,6 +428,14 @@ static void carry_out(uint32_t requests)
     if (requests & REQUEST_DEBUG && vm.state == RUN_STATE_RUNNING) {
         vm_stop(RUN_STATE_DEBUG);
     }
+}
+
+static void carry_out(uint32_t requests)
+{
+    if (requests & REQUEST_PANIC) {
+        do_panic();
+    }
+    carry_out_stops(requests);
     if (requests & REQUEST_RESET) {
         do_reset();
     }
@@ -520,6 +527,20 @@ static bool op_stop(struct error **errp)
     return true;
 }
 
+/* Who has heard of an error that stops the VM wants it to go on after that stop, which may not have
+ * been carried out; nor shall errors that came during a stop stop it again, as they are cured by going
+ * on. */
+static bool op_cont(struct error **errp)
+{
+    uint32_t requests;
+
+    do {
+        requests = atomic_fetch_and(&vm.pending, ~(uint32_t)REQUESTS_STOP) & REQUESTS_STOP;
+        carry_out_stops(requests);
+    } while (requests);
+    return vm_start(errp);
+}
+
 static void op_reset(void)
 {
     on_reset(SYSTEM_CAUSE_HOST_QMP_SYSTEM_RESET);
@@ -559,7 +580,7 @@ static const struct monitor_vm_ops monitor_ops = {
     .status = op_status,
     .is_running = op_is_running,
     .stop = op_stop,
-    .cont = vm_start,
+    .cont = op_cont,
     .system_reset = op_reset,
     .system_powerdown = op_powerdown,
     .quit = op_quit,

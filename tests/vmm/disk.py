@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: MIT
 """virtio-blk as a driver sees it through qtest, the file as the host sees it, and what QMP tells."""
+import json
 import os
 import resource
+import socket
 import subprocess
 import time
 
 from kit import pci
+from kit.qtest import TIMEOUT
 from vmm.bench import (BARS, ECAM, MSI, QUIET, RAM, Fault, expect, expect_refusal, expect_that,
                        machines)
 
@@ -189,15 +192,16 @@ def test_disk_error(bench):
 SLOW = 500_000_000  # ns
 
 
-def slow_and_failing(bench, iothread=False):
-    """A ferry with two disks: a slow one (8), and one whose first read fails and stops the VM (9)."""
+def slow_and_failing(bench, iothread=False, delay=0):
+    """A ferry with two disks: a slow one (8), and one whose first read fails after delay ns and stops
+    the VM (9)."""
     more = ",iothread=io0" if iothread else ""
     return bench.ferry(
         "-M", "q35", "-object", "iothread,id=io0",
         "-blockdev", f"null-co,node-name=slow,latency-ns={SLOW}",
         "-device", f"virtio-blk-pci,drive=slow,addr=8{more}",
         "-blockdev", "blkdebug,node-name=fails,image.driver=null-co,inject-error.0.event=none,"
-        "inject-error.0.iotype=read,inject-error.0.once=on",
+        f"inject-error.0.iotype=read,inject-error.0.once=on,inject-error.0.delay={delay}",
         "-device", f"virtio-blk-pci,drive=fails,addr=9,rerror=stop{more}")
 
 
@@ -249,6 +253,27 @@ def test_commands_during_stop(bench):
                 ferry.qmp.event("BLOCK_IO_ERROR")
                 ferry.qmp.raw_send("".join(f'{{"execute": "{name}"}}' for name in commands))
                 goes_on(ferry, slow, failing)
+
+
+def test_cont_before_stop(bench):
+    """A disk fails during a command, and the next one in the same packet is `cont`: the stop comes
+    first."""
+    path = str(bench.folder / "silent")
+    with slow_and_failing(bench, delay=SLOW // 2) as ferry, \
+            socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(path)
+        silent.listen()
+        silent.settimeout(TIMEOUT)
+        failing = started(ferry, 9)
+        failing.submit(pci.IN, 0, size=512)
+        # This one waits for a server that says nothing.
+        add = {"execute": "blockdev-add", "arguments": {
+            "driver": "nbd", "node-name": "n0", "server": {"type": "unix", "path": path}}}
+        ferry.qmp.raw_send(json.dumps(add) + '{"execute": "cont"}')
+        connection, _ = silent.accept()
+        ferry.qmp.event("BLOCK_IO_ERROR")
+        connection.close()
+        goes_on(ferry, failing)
 
 
 def test_disk_corrupt(bench):
