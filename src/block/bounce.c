@@ -56,6 +56,46 @@ static int co_cut(struct block_node *node, co_transfer_fn *transfer, uint64_t of
     return 0;
 }
 
+/* ---- the budget ------------------------------------------------------------------------------ */
+
+static _Atomic(size_t) bounce_bytes; /* of all buffers; not exact, a limit need not be */
+
+size_t bounce_in_use(void)
+{
+    return atomic_load_explicit(&bounce_bytes, memory_order_relaxed);
+}
+
+static bool is_spent(void)
+{
+    return bounce_in_use() >= BOUNCE_BUDGET;
+}
+
+uint64_t bounce_room(uint64_t size, uint32_t block)
+{
+    if (is_spent()) {
+        size = MIN(size, BOUNCE_SMALL);
+    }
+    return MAX(align_down(size, block), block);
+}
+
+void *bounce_alloc(size_t alignment, size_t size)
+{
+    void *buffer = aligned_alloc(alignment, align_up(size, alignment));
+
+    if (buffer) {
+        atomic_fetch_add_explicit(&bounce_bytes, size, memory_order_relaxed);
+    }
+    return buffer;
+}
+
+void bounce_free(void *buffer, size_t size)
+{
+    if (buffer) {
+        atomic_fetch_sub_explicit(&bounce_bytes, size, memory_order_relaxed);
+        free(buffer);
+    }
+}
+
 /* ---- through a buffer ------------------------------------------------------------------------ */
 
 struct bounce {
@@ -64,29 +104,17 @@ struct bounce {
     char *buffer;
 };
 
-static _Atomic(size_t) bounce_bytes; /* of all buffers; not exact, a limit need not be */
-
 static bool bounce_init(struct bounce *b, const struct block_node *node, uint64_t offset,
                         uint64_t length)
 {
-    bool plenty = atomic_load_explicit(&bounce_bytes, memory_order_relaxed) < BOUNCE_BUDGET;
-    uint64_t block = node->limits.request_alignment;
-    uint64_t most = MIN(plenty ? BOUNCE_SIZE : BOUNCE_SMALL, node->limits.max_transfer);
+    uint32_t block = node->limits.request_alignment;
+    uint64_t most = bounce_room(MIN(BOUNCE_SIZE, node->limits.max_transfer), block);
 
     b->start = align_down(offset, block);
     b->end = align_up(offset + length, block);
-    b->size = MIN(b->end - b->start, MAX(align_down(most, block), block));
-    b->buffer = aligned_alloc(MAX(node->limits.memory_alignment, 4096), align_up(b->size, 4096));
-    if (b->buffer) {
-        atomic_fetch_add_explicit(&bounce_bytes, b->size, memory_order_relaxed);
-    }
+    b->size = MIN(b->end - b->start, most);
+    b->buffer = bounce_alloc(MAX(node->limits.memory_alignment, 4096), b->size);
     return b->buffer;
-}
-
-static void bounce_free(struct bounce *b)
-{
-    atomic_fetch_sub_explicit(&bounce_bytes, b->size, memory_order_relaxed);
-    free(b->buffer);
 }
 
 static int co_transfer(struct block_node *node, co_transfer_fn *transfer, uint64_t offset,
@@ -118,7 +146,7 @@ int co_bounce_read(struct block_node *node, uint64_t offset, const struct block_
             block_iov_write(iov, from - offset, b.buffer + (from - pos), to - from);
         }
     }
-    bounce_free(&b);
+    bounce_free(b.buffer, b.size);
     return ret;
 }
 
@@ -173,7 +201,7 @@ int co_bounce_write(struct block_node *node, uint64_t offset, const struct block
             ret = co_transfer(node, node->driver->co_pwritev, pos, b.buffer, n, flags, id);
         }
     }
-    bounce_free(&b);
+    bounce_free(b.buffer, b.size);
     return ret;
 }
 

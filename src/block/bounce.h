@@ -13,7 +13,7 @@
  *
  * Buffers are bounded, so that a guest cannot make us allocate as much as it asks to transfer: one
  * request has one of at most BOUNCE_SIZE, and when all together have BOUNCE_BUDGET, those that
- * come now make do with BOUNCE_SMALL.
+ * come now make do with BOUNCE_SMALL. Drivers that copy what guests transfer keep to the same budget.
  */
 #ifndef FERRY_BLOCK_BOUNCE_H
 #define FERRY_BLOCK_BOUNCE_H
@@ -24,6 +24,14 @@
 #define BOUNCE_SIZE   (256 * KiB)
 #define BOUNCE_SMALL  (16 * KiB)
 #define BOUNCE_BUDGET (32 * MiB)
+
+/* `size`, or if the budget is spent at most BOUNCE_SMALL; in whole blocks, at least one. Any thread, as
+ * the three below. */
+uint64_t bounce_room(uint64_t size, uint32_t block);
+/* Takes from the budget, whether or not it is spent. NULL: no memory. */
+void *bounce_alloc(size_t alignment, size_t size);
+void bounce_free(void *buffer, size_t size); /* buffer may be NULL */
+size_t bounce_in_use(void);                  /* bytes of all buffers */
 
 bool bounce_buffers_aligned(const struct block_node *node, const struct block_iov *iov);
 

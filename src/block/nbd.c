@@ -23,6 +23,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/range.h"
+#include "block/bounce.h"
 #include "block/drivers.h"
 #include "block/iov.h"
 #include "block/nbd_conn.h"
@@ -304,27 +305,58 @@ static void nbd_limits(struct block_node *node, struct block_limits *limits)
 /* ---- requests --------------------------------------------------------------------------------- */
 
 /* libnbd takes one buffer. */
+static int co_transfer_copied(struct block_node *node, struct nbd_request *request,
+                              const struct block_iov *iov, uint64_t done)
+{
+    bool is_read = request->command == NBD_READ;
+    void *buffer = bounce_alloc(_Alignof(max_align_t), request->length);
+
+    if (!buffer) {
+        return -ENOMEM;
+    }
+    if (!is_read) {
+        block_iov_read(iov, done, buffer, request->length);
+    }
+    request->buffer = buffer;
+    int ret = co_request(node, request);
+    if (is_read && ret == 0) {
+        block_iov_write(iov, done, buffer, request->length);
+    }
+    bounce_free(buffer, request->length);
+    return ret;
+}
+
+/* Buffers of a list are copied to one, all at once; when the budget of copies is spent, in small
+ * pieces, and what is longer in one buffer goes from there. */
 static int co_transfer(struct block_node *node, struct nbd_request *request,
                        const struct block_iov *iov)
 {
-    bool is_read = request->command == NBD_READ;
+    uint32_t block = node->limits.request_alignment;
+    uint64_t offset = request->offset;
+    int ret = 0;
 
     if (iov->niov == 1) {
         request->buffer = iov->iov[0].iov_base;
         return co_request(node, request);
     }
-    request->buffer = malloc(iov->size);
-    if (!request->buffer) {
-        return -ENOMEM;
+    for (uint64_t done = 0; done < iov->size && ret == 0; done += request->length) {
+        struct iovec first = {0};
+        uint64_t left = iov->size - done, room = bounce_room(left, block), there = 0;
+        int niov;
+
+        if (room < left) {
+            there = align_down(block_iov_slice(iov, done, left, &first, 1, &niov), block);
+        }
+        request->offset = offset + done;
+        if (there >= room) {
+            request->length = there;
+            request->buffer = first.iov_base;
+            ret = co_request(node, request);
+        } else {
+            request->length = room;
+            ret = co_transfer_copied(node, request, iov, done);
+        }
     }
-    if (!is_read) {
-        block_iov_read(iov, 0, request->buffer, iov->size);
-    }
-    int ret = co_request(node, request);
-    if (is_read && ret == 0) {
-        block_iov_write(iov, 0, request->buffer, iov->size);
-    }
-    free(request->buffer);
     return ret;
 }
 

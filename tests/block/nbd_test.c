@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -12,6 +13,7 @@
 
 #include "base/alloc.h"
 #include "base/range.h"
+#include "block/bounce.h"
 #include "block/iov.h"
 #include "block/nbd_creds.h"
 #include "kit.h"
@@ -141,35 +143,40 @@ static void no_fua(void **state)
     assert_int_equal((uint8_t)other[2001], kit_pattern(7000));
 }
 
+struct list {
+    uint64_t offset;
+    struct block_iov iov;
+};
+
 static int co_write_list(void *opaque)
 {
-    struct block_iov *iov = opaque;
+    struct list *list = opaque;
 
-    return backend_co_pwritev(backend_first(), 3, iov, 0, 0);
+    return backend_co_pwritev(backend_first(), list->offset, &list->iov, 0, 0);
 }
 
 static int co_read_list(void *opaque)
 {
-    struct block_iov *iov = opaque;
+    struct list *list = opaque;
 
-    return backend_co_preadv(backend_first(), 3, iov, 0, 0);
+    return backend_co_preadv(backend_first(), list->offset, &list->iov, 0, 0);
 }
 
 static void many_buffers(void **state)
 {
     struct iovec vec[100];
-    struct block_iov iov = {.iov = vec, .niov = 100};
+    struct list list = {.offset = 3, .iov = {.iov = vec, .niov = 100}};
 
     nbdkit("memory 8M");
     connect_with("");
     for (int i = 0; i < 100; i++) {
         vec[i] = (struct iovec){buffer + 1000 * i, (size_t)(i + 1)};
         memset(buffer + 1000 * i, i + 1, (size_t)(i + 1));
-        iov.size += (size_t)(i + 1);
+        list.iov.size += (size_t)(i + 1);
     }
-    assert_int_equal(block_run(co_write_list, &iov), 0);
+    assert_int_equal(block_run(co_write_list, &list), 0);
     memset(buffer, 0, sizeof(buffer));
-    assert_int_equal(block_run(co_read_list, &iov), 0);
+    assert_int_equal(block_run(co_read_list, &list), 0);
     for (int i = 0; i < 100; i++) {
         assert_int_equal(buffer[1000 * i], i + 1);
         assert_int_equal(buffer[1000 * i + i], i + 1);
@@ -758,6 +765,162 @@ static void partial_reads(void **state)
     }
 }
 
+/* ---- a server that takes its time --------------------------------------------------------------- */
+
+/* Answers nothing before it is let go; then reads and writes of `disk`. */
+struct slow {
+    int listener;
+    sem_t go;
+    unsigned commands;
+    uint8_t disk[SIZE];
+};
+
+static void *be_slow(void *opaque)
+{
+    struct slow *slow = opaque;
+    int fd = accept(slow->listener, NULL, NULL);
+    uint8_t request[28], *data = xmalloc(8 + SIZE);
+
+    CHECK(negotiate(fd));
+    while (sem_wait(&slow->go) < 0) {
+    }
+    while (receive(fd, request, sizeof(request)) && get_be(request + 6, 2) < 2) {
+        uint64_t offset = get_be(request + 16, 8), length = get_be(request + 24, 4);
+        bool is_read = get_be(request + 6, 2) == 0;
+
+        CHECK(range_fits(offset, length, SIZE));
+        slow->commands++;
+        if (is_read) {
+            memcpy(data, request + 16, 8);
+            memcpy(data + 8, slow->disk + offset, length);
+        } else {
+            CHECK(receive(fd, slow->disk + offset, length));
+        }
+        send_chunk(fd, request, is_read, data, is_read ? (uint32_t)(8 + length) : 0);
+    }
+    free(data);
+    close(fd);
+    return NULL;
+}
+
+struct tally {
+    unsigned done, failed;
+};
+
+static void count_done(void *opaque, int ret)
+{
+    struct tally *tally = opaque;
+
+    tally->done++;
+    tally->failed += ret < 0;
+}
+
+#define LARGE (4 * MiB)
+#define LISTS (SIZE / LARGE) /* of LARGE, which together have all of `buffer` */
+#define TIMES 8              /* each list, more than the budget */
+
+/* An odd one begins with small buffers, an even one with a large one. */
+static void make_list(unsigned i, struct iovec *vec, struct block_iov *iov)
+{
+    char *at = buffer + i * LARGE;
+
+    *iov = (struct block_iov){.iov = vec, .size = LARGE};
+    for (uint64_t left = LARGE, n; left; left -= n, at += n) {
+        n = i & 1 ? (left > LARGE / 2 ? 3001 : left) : (left == LARGE ? LARGE / 2 : 4096);
+        n = MIN(n, left);
+        vec[iov->niov++] = (struct iovec){at, n};
+    }
+}
+
+/* Requests of several buffers that the server lets wait: what they are copied to is bounded. */
+static void copies_are_bounded(bool writes)
+{
+    static struct iovec vec[LISTS][1024];
+    static struct slow slow;
+    struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "sock"};
+    struct block_iov iov[LISTS];
+    struct tally tally = {0};
+    size_t most = BOUNCE_BUDGET + LISTS * TIMES * BOUNCE_SMALL, peak = 0;
+    pthread_t thread;
+
+    slow.listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    slow.commands = 0;
+    sem_init(&slow.go, 0, 0);
+    for (size_t i = 0; i < SIZE; i++) {
+        buffer[i] = (char)kit_pattern(writes ? i : i + 1);
+        slow.disk[i] = kit_pattern(writes ? i + 1 : i);
+    }
+    unlink("sock");
+    assert_int_equal(bind(slow.listener, (struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(listen(slow.listener, 5), 0);
+    assert_int_equal(pthread_create(&thread, NULL, be_slow, &slow), 0);
+    struct block_backend *be = connect_with("");
+    for (unsigned i = 0; i < LISTS * TIMES; i++) {
+        unsigned list = i % LISTS;
+        make_list(list, vec[list], &iov[list]);
+        (writes ? backend_aio_pwritev : backend_aio_preadv)(be, list * LARGE, &iov[list], 0, i,
+                                                            count_done, &tally);
+    }
+    size_t begun = bounce_in_use();
+    sem_post(&slow.go);
+    while (tally.done < LISTS * TIMES) {
+        aio_loop_poll(aio_loop_current(), true);
+        peak = MAX(peak, bounce_in_use());
+    }
+    kit_close();
+    pthread_join(thread, NULL);
+    close(slow.listener);
+    sem_destroy(&slow.go);
+    assert_int_equal(tally.failed, 0);
+    assert_in_range(begun, BOUNCE_BUDGET, most);
+    assert_in_range(peak, 1, most + LARGE);
+    assert_int_equal(bounce_in_use(), 0);
+    assert_true(slow.commands > LISTS * TIMES);
+    assert_memory_equal(buffer, slow.disk, SIZE);
+    for (size_t i = 0; i < SIZE; i++) {
+        assert_int_equal((uint8_t)buffer[i], kit_pattern(i));
+    }
+}
+
+/* The budget is spent, and the server's blocks are larger than small pieces. */
+static void copies_of_whole_blocks(void **state)
+{
+    struct iovec vec[200];
+    struct list list = {.iov = {.iov = vec, .niov = 200, .size = 512 * KiB}};
+    size_t size = list.iov.size;
+
+    nbdkit("--filter=blocksize-policy memory 8M blocksize-minimum=32K blocksize-preferred=32K "
+           "blocksize-maximum=512K blocksize-error-policy=error");
+    struct block_backend *be = connect_with("");
+    void *all = bounce_alloc(4096, BOUNCE_BUDGET);
+    CHECK(all);
+    for (size_t i = 0, at = 0; i < 200; i++) {
+        size_t n = i < 199 ? (i == 100 ? 100000 : 1009) : size - at;
+        vec[i] = (struct iovec){buffer + at, n};
+        at += n;
+    }
+    for (size_t i = 0; i < size; i++) {
+        buffer[i] = (char)kit_pattern(i);
+    }
+    assert_int_equal(block_run(co_write_list, &list), 0);
+    assert_int_equal(kit_read(be, 0, other, size), 0);
+    assert_memory_equal(other, buffer, size);
+    memset(buffer, 0, size);
+    assert_int_equal(block_run(co_read_list, &list), 0);
+    assert_memory_equal(other, buffer, size);
+    bounce_free(all, BOUNCE_BUDGET);
+}
+
+static void copies_of_reads(void **state)
+{
+    copies_are_bounded(false);
+}
+
+static void copies_of_writes(void **state)
+{
+    copies_are_bounded(true);
+}
+
 /* ---- TLS -------------------------------------------------------------------------------------- */
 
 static void tls_psk(void **state)
@@ -881,6 +1044,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(open_timeout, setup, teardown),
         cmocka_unit_test_setup_teardown(hostile_servers, setup, teardown),
         cmocka_unit_test_setup_teardown(partial_reads, setup, teardown),
+        cmocka_unit_test_setup_teardown(copies_of_whole_blocks, setup, teardown),
+        cmocka_unit_test_setup_teardown(copies_of_reads, setup, teardown),
+        cmocka_unit_test_setup_teardown(copies_of_writes, setup, teardown),
         cmocka_unit_test_setup_teardown(tls_psk, setup, teardown),
         cmocka_unit_test_setup_teardown(refusals, setup, teardown),
         cmocka_unit_test_setup_teardown(by_name, setup, teardown),
