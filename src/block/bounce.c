@@ -2,6 +2,7 @@
 /* Requests cut, copied and padded for the driver. See bounce.h. */
 #include "block/bounce.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 
@@ -94,6 +95,69 @@ void bounce_free(void *buffer, size_t size)
         atomic_fetch_sub_explicit(&bounce_bytes, size, memory_order_relaxed);
         free(buffer);
     }
+}
+
+/* ---- waiting for the budget ------------------------------------------------------------------ */
+
+void bounce_line_init(struct bounce_line *line)
+{
+    co_mutex_init(&line->turn);
+    co_mutex_init(&line->lock);
+    co_queue_init(&line->given_back);
+}
+
+void bounce_line_destroy(struct bounce_line *line)
+{
+    assert(!line->holders && !line->waiting);
+    co_queue_destroy(&line->given_back);
+    co_mutex_destroy(&line->lock);
+    co_mutex_destroy(&line->turn);
+}
+
+/* Waits until it may be one of the holders. */
+static void co_line_up(struct bounce_line *line)
+{
+    /* Pairs with co_leave_line(): each changes one of the two and then looks at the other. */
+    atomic_fetch_add(&line->waiting, 1);
+    co_mutex_lock(&line->turn);
+    co_mutex_lock(&line->lock);
+    while (atomic_load(&line->holders) && is_spent()) {
+        co_queue_wait(&line->given_back, &line->lock);
+    }
+    atomic_fetch_add(&line->holders, 1);
+    co_mutex_unlock(&line->lock);
+    atomic_fetch_sub(&line->waiting, 1);
+    co_mutex_unlock(&line->turn);
+}
+
+static void co_leave_line(struct bounce_line *line)
+{
+    atomic_fetch_sub(&line->holders, 1);
+    if (atomic_load(&line->waiting)) {
+        co_mutex_lock(&line->lock);
+        co_queue_wake_one(&line->given_back);
+        co_mutex_unlock(&line->lock);
+    }
+}
+
+void *co_bounce_line_alloc(struct bounce_line *line, size_t size)
+{
+    if (is_spent() || atomic_load(&line->waiting)) {
+        co_line_up(line);
+    } else {
+        atomic_fetch_add(&line->holders, 1);
+    }
+    void *buffer = bounce_alloc(4096, size);
+    if (!buffer) {
+        co_leave_line(line);
+    }
+    return buffer;
+}
+
+void co_bounce_line_free(struct bounce_line *line, void *buffer, size_t size)
+{
+    bounce_free(buffer, size);
+    co_leave_line(line);
 }
 
 /* ---- through a buffer ------------------------------------------------------------------------ */

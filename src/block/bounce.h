@@ -18,6 +18,7 @@
 #ifndef FERRY_BLOCK_BOUNCE_H
 #define FERRY_BLOCK_BOUNCE_H
 
+#include "aio/coroutine.h"
 #include "base/range.h"
 #include "block/node.h"
 
@@ -32,6 +33,28 @@ uint64_t bounce_room(uint64_t size, uint32_t block);
 void *bounce_alloc(size_t alignment, size_t size);
 void bounce_free(void *buffer, size_t size); /* buffer may be NULL */
 size_t bounce_in_use(void);                  /* bytes of all buffers */
+
+/*
+ * Buffers of one node that cannot be small, as they are of whole clusters. Who comes when the budget is
+ * spent waits, first come, first served, until it is not or the node has none left: each node may have
+ * one whatever others have. A request has one of a node at a time, and waits with it for nodes below
+ * only; so each comes to its end.
+ */
+struct bounce_line {
+    /* atomic */
+    _Atomic(unsigned) holders, waiting;
+    /* a coroutine lock: who has it is the one that waits, others wait for it */
+    struct co_mutex turn;
+    /* under lock */
+    struct co_mutex lock;
+    struct co_queue given_back;
+};
+
+void bounce_line_init(struct bounce_line *line);
+void bounce_line_destroy(struct bounce_line *line);
+/* At a page. NULL: no memory. Any loop. */
+void *co_bounce_line_alloc(struct bounce_line *line, size_t size);
+void co_bounce_line_free(struct bounce_line *line, void *buffer, size_t size);
 
 bool bounce_buffers_aligned(const struct block_node *node, const struct block_iov *iov);
 

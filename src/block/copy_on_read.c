@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/options.h"
 #include "base/range.h"
+#include "block/bounce.h"
 #include "block/debug.h"
 #include "block/drivers.h"
 #include "block/image.h"
@@ -35,6 +36,8 @@ struct cor_state {
     struct block_node *bottom; /* with a reference, or NULL */
     /* block/track.h */
     struct block_tracker tracker;
+    /* block/bounce.h */
+    struct bounce_line copies;
     /* atomic */
     _Atomic(bool) has_failed; /* to write a copy; then it has been said */
 };
@@ -90,6 +93,7 @@ static bool cor_open(struct block_node *node, struct options *opts, struct error
     }
     s->cluster = cluster_size(node->file);
     track_init(&s->tracker);
+    bounce_line_init(&s->copies);
     free(node->filename);
     node->filename = xstrdup(node->file->filename);
     return true;
@@ -99,6 +103,7 @@ static void cor_close(struct block_node *node)
 {
     struct cor_state *s = node->state;
 
+    bounce_line_destroy(&s->copies);
     track_destroy(&s->tracker);
     if (s->bottom) {
         block_node_unref(s->bottom);
@@ -185,21 +190,12 @@ static int co_copy(struct block_node *node, uint64_t offset, uint64_t length, bo
     return 0;
 }
 
-/* [offset, offset + length) lies in one piece of COPY_SIZE or of a cluster. */
-static int co_read_and_copy(struct block_node *node, uint64_t offset, uint64_t length,
-                            const struct block_iov *iov, uint64_t iov_offset, uint64_t id)
+/* [start, end) into buffer, and to the image what it lacks. Nobody else writes. */
+static int co_copy_missing(struct block_node *node, uint64_t start, uint64_t end, char *buffer,
+                           uint64_t id)
 {
-    struct cor_state *s = node->state;
-    struct tracked_write track;
-    uint64_t start = align_down(offset, s->cluster);
-    uint64_t end = MIN(align_up(offset + length, s->cluster), block_length(node));
     int ret = 0;
 
-    char *buffer = aligned_alloc(4096, align_up(end - start, 4096));
-    if (!buffer) {
-        return -ENOMEM;
-    }
-    co_track_begin_serialising(&s->tracker, &track, start, end - start);
     for (uint64_t at = start; at < end && ret >= 0;) {
         uint64_t n = end - at;
         bool is_zero;
@@ -214,12 +210,32 @@ static int co_read_and_copy(struct block_node *node, uint64_t offset, uint64_t l
         }
         at += n;
     }
-    co_track_end(&s->tracker, &track);
-    if (ret >= 0) {
-        block_iov_write(iov, iov_offset, buffer + (offset - start), length);
-        ret = 0;
+    return MIN(ret, 0);
+}
+
+/* [offset, offset + length) lies in one piece of COPY_SIZE or of a cluster. */
+static int co_read_and_copy(struct block_node *node, uint64_t offset, uint64_t length,
+                            const struct block_iov *iov, uint64_t iov_offset, uint64_t id)
+{
+    struct cor_state *s = node->state;
+    struct tracked_write track;
+    uint64_t start = align_down(offset, s->cluster);
+    uint64_t end = MIN(align_up(offset + length, s->cluster), block_length(node));
+    int ret = -ENOMEM;
+
+    co_track_begin_serialising(&s->tracker, &track, start, end - start);
+    /* Not before: those who wait for others need none yet. */
+    char *buffer = co_bounce_line_alloc(&s->copies, end - start);
+    if (buffer) {
+        ret = co_copy_missing(node, start, end, buffer, id);
     }
-    free(buffer);
+    co_track_end(&s->tracker, &track);
+    if (ret == 0) {
+        block_iov_write(iov, iov_offset, buffer + (offset - start), length);
+    }
+    if (buffer) {
+        co_bounce_line_free(&s->copies, buffer, end - start);
+    }
     return ret;
 }
 

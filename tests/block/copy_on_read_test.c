@@ -9,6 +9,7 @@
 #include "aio/coroutine.h"
 #include "base/alloc.h"
 #include "base/range.h"
+#include "block/bounce.h"
 #include "block/iov.h"
 #include "kit.h"
 
@@ -23,7 +24,7 @@ struct cow {
 /* Of all cow nodes; the test sets them with no request in flight. */
 static _Atomic(unsigned) writes, reads, zeroes;
 static int write_error;
-static bool is_slow;
+static bool is_slow, is_held; /* held: a read or write ends when it no longer is */
 
 static bool cow_open(struct block_node *node, struct options *opts, struct error **errp)
 {
@@ -48,6 +49,9 @@ static void co_slow(void)
 {
     if (is_slow) {
         co_sleep(AIO_CLOCK_RT, 300000);
+    }
+    while (is_held) {
+        co_sleep(AIO_CLOCK_RT, 100000);
     }
 }
 
@@ -156,7 +160,7 @@ static int setup(void **state)
     block_driver_set_test(&block_driver_cow);
     writes = reads = zeroes = 0;
     write_error = 0;
-    is_slow = false;
+    is_slow = is_held = false;
     kit_make_file("image", SIZE);
     return 0;
 }
@@ -360,12 +364,11 @@ static void co_use(void *opaque)
     aio_loop_wake(coroutine_loop(coroutine_self()));
 }
 
-static void concurrent(void **state)
+static void run_users(struct block_backend *be)
 {
     struct user users[USERS];
 
     is_slow = true;
-    struct block_backend *be = top("");
     for (unsigned i = 0; i < USERS; i++) {
         users[i] = (struct user){.be = be, .index = i};
         aio_call_co(aio_loop_current(), co_use, &users[i]);
@@ -375,6 +378,92 @@ static void concurrent(void **state)
             aio_loop_poll(aio_loop_current(), true);
         }
     }
+}
+
+static void concurrent(void **state)
+{
+    run_users(top(""));
+}
+
+/* ---- buffers ---------------------------------------------------------------------------------- */
+
+static unsigned reads_done;
+
+static void read_done(void *opaque, int ret)
+{
+    CHECK(ret == 0);
+    reads_done++;
+}
+
+/* `count` reads of a sector, `step` from each other, and how much they have in buffers while none goes
+ * on. */
+static size_t held_by_reads(struct block_backend *be, unsigned count, uint64_t step)
+{
+    struct iovec *vec = xcalloc(count, sizeof(*vec));
+    size_t before = bounce_in_use(), most;
+
+    is_held = true;
+    reads_done = 0;
+    memset(buffer, 0, count * 512);
+    for (unsigned i = 0; i < count; i++) {
+        struct block_iov iov = block_iov_of(&vec[i], buffer + i * 512, 512);
+        backend_aio_preadv(be, i * step, &iov, 0, i, read_done, NULL);
+    }
+    most = bounce_in_use();
+    is_held = false;
+    while (reads_done < count) {
+        aio_loop_poll(aio_loop_current(), true);
+        most = MAX(most, bounce_in_use());
+    }
+    for (unsigned i = 0; i < count; i++) {
+        assert_pattern(buffer + i * 512, i * step, 512);
+    }
+    free(vec);
+    assert_int_equal(bounce_in_use(), before);
+    return most - before;
+}
+
+/* Reads that wait for each other have no buffers yet. */
+static void who_waits_has_no_buffer(void **state)
+{
+    assert_int_equal(held_by_reads(top(""), CLUSTER / 512, 512), CLUSTER);
+    assert_int_equal(count_allocated("top"), 1);
+}
+
+static void buffers_have_a_budget(void **state)
+{
+    size_t rest = BOUNCE_BUDGET - 4 * CLUSTER;
+    void *others = bounce_alloc(4096, rest), *last;
+
+    CHECK(others);
+    assert_int_equal(held_by_reads(top(""), SIZE / CLUSTER, CLUSTER), 4 * CLUSTER);
+    assert_int_equal(count_allocated("top"), SIZE / CLUSTER);
+    kit_close();
+
+    /* One is always there. */
+    last = bounce_alloc(4096, 4 * CLUSTER);
+    CHECK(last);
+    assert_int_equal(held_by_reads(top(""), SIZE / CLUSTER, CLUSTER), CLUSTER);
+    assert_int_equal(count_allocated("top"), SIZE / CLUSTER);
+    bounce_free(last, 4 * CLUSTER);
+    bounce_free(others, rest);
+}
+
+/* Two nodes one above the other need a buffer each for a read, and others have the budget. */
+static void filters_in_a_chain(void **state)
+{
+    void *all = bounce_alloc(4096, BOUNCE_BUDGET);
+
+    CHECK(all);
+    run_users(kit_drive("if=none,driver=copy-on-read,file.driver=cow,file.node-name=top,"
+                        "file.backing.driver=copy-on-read,file.backing.read-only=off,"
+                        "file.backing.file.driver=cow,file.backing.file.node-name=middle,"
+                        "file.backing.file.backing.driver=raw,"
+                        "file.backing.file.backing.file.driver=file,"
+                        "file.backing.file.backing.file.filename=image"));
+    assert_true(count_allocated("top") > 1);
+    assert_true(count_allocated("middle") > 1);
+    bounce_free(all, BOUNCE_BUDGET);
 }
 
 int main(void)
@@ -389,6 +478,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(read_only, setup, kit_teardown),
         cmocka_unit_test_setup_teardown(drive_option, setup, kit_teardown),
         cmocka_unit_test_setup_teardown(concurrent, setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(who_waits_has_no_buffer, setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(buffers_have_a_budget, setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(filters_in_a_chain, setup, kit_teardown),
     };
     return cmocka_run_group_tests(tests, kit_enter_directory, kit_leave_directory);
 }

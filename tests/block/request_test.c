@@ -473,6 +473,65 @@ static void bounce_buffers_have_a_budget(void **state)
     assert_int_equal(fault.last_length, BOUNCE_SIZE); /* all was given back */
 }
 
+/* Buffers for which one waits: users in three loops, each with several coroutines. */
+#define LINE_USERS  12
+#define LINE_ROUNDS 60
+
+static struct bounce_line line;
+static _Atomic(unsigned) line_held, line_most, line_ended;
+
+static void co_use_line(void *opaque)
+{
+    for (int i = 0; i < LINE_ROUNDS; i++) {
+        char *buffer = co_bounce_line_alloc(&line, 4096);
+        CHECK(buffer);
+        unsigned held = atomic_fetch_add(&line_held, 1) + 1, most = atomic_load(&line_most);
+        while (most < held && !atomic_compare_exchange_weak(&line_most, &most, held)) {
+        }
+        co_wake(coroutine_self());
+        coroutine_yield();
+        atomic_fetch_sub(&line_held, 1);
+        co_bounce_line_free(&line, buffer, 4096);
+    }
+    atomic_fetch_add(&line_ended, 1);
+    aio_loop_wake(opaque); /* the main one */
+}
+
+/* `rest` of the budget is left: how many have buffers at the same time. */
+static unsigned use_line(size_t rest)
+{
+    struct kit_thread *one = kit_thread_start(AIO_LOOP_AUTO);
+    struct kit_thread *two = kit_thread_start(AIO_LOOP_EPOLL);
+    struct aio_loop *main_loop = aio_loop_current();
+    struct aio_loop *loops[] = {main_loop, kit_thread_loop(one), kit_thread_loop(two)};
+    void *others = bounce_alloc(4096, BOUNCE_BUDGET - rest);
+
+    CHECK(others);
+    bounce_line_init(&line);
+    atomic_store(&line_most, 0);
+    atomic_store(&line_ended, 0);
+    for (unsigned i = 0; i < LINE_USERS; i++) {
+        aio_call_co(loops[i % 3], co_use_line, main_loop);
+    }
+    while (atomic_load(&line_ended) < LINE_USERS) {
+        aio_loop_poll(main_loop, true);
+    }
+    kit_thread_stop(one);
+    kit_thread_stop(two);
+    bounce_line_destroy(&line);
+    bounce_free(others, BOUNCE_BUDGET - rest);
+    assert_int_equal(bounce_in_use(), 0);
+    return line_most;
+}
+
+static void large_buffers_are_waited_for(void **state)
+{
+    assert_int_equal(use_line(0), 1);
+    /* As each loop looks and then takes, there may be some more. */
+    assert_in_range(use_line(3 * 4096), 1, 3 + 2);
+    assert_in_range(use_line(BOUNCE_BUDGET / 2), 2, LINE_USERS);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -490,6 +549,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(partial_and_whole_block, setup, kit_teardown),
         cmocka_unit_test_setup_teardown(done_comes_later, setup, kit_teardown),
         cmocka_unit_test_setup_teardown(bounce_buffers_have_a_budget, setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(large_buffers_are_waited_for, setup, kit_teardown),
         cmocka_unit_test_setup_teardown(probed_write_is_copied, setup, kit_teardown),
         cmocka_unit_test_setup_teardown(length_must_be_whole_blocks, setup, kit_teardown),
     };
