@@ -15,6 +15,7 @@
 
 #include "aio/io.h"
 #include "base/alloc.h"
+#include "block/bounce.h"
 #include "block/debug.h"
 #include "block/iov.h"
 #include "block/qcow2/codec.h"
@@ -32,6 +33,8 @@ struct slot {
 };
 
 struct qcow2_inflated {
+    /* block/bounce.h */
+    struct bounce_line alone; /* what is inflated without a slot */
     struct co_mutex lock;
     /* under lock */
     struct co_queue loaded;
@@ -44,6 +47,7 @@ struct qcow2_inflated {
 void qcow2_inflated_init(struct qcow2_state *s)
 {
     s->inflated = xnew(struct qcow2_inflated);
+    bounce_line_init(&s->inflated->alone);
     co_mutex_init(&s->inflated->lock);
     co_queue_init(&s->inflated->loaded);
 }
@@ -58,6 +62,7 @@ void qcow2_inflated_free(struct qcow2_state *s)
     }
     co_queue_destroy(&s->inflated->loaded);
     co_mutex_destroy(&s->inflated->lock);
+    bounce_line_destroy(&s->inflated->alone);
     free(s->inflated);
     s->inflated = NULL;
 }
@@ -68,6 +73,7 @@ static void entry_range(const struct qcow2_state *s, uint64_t entry, uint64_t *h
 {
     uint64_t sectors = (entry >> s->compressed_shift & s->compressed_sectors_mask) + 1;
 
+    /* At most two clusters: the entry has no more bits. */
     *host = entry & s->compressed_offset_mask;
     *size = sectors * QCOW2_COMPRESSED_SECTOR - (*host & (QCOW2_COMPRESSED_SECTOR - 1));
 }
@@ -87,18 +93,15 @@ static int inflate_job(void *opaque)
                                                                                            : -EIO;
 }
 
-/* offset: of the guest's cluster, for the message. */
-static int co_inflate(struct block_node *node, uint64_t offset, uint64_t entry, void *to)
+/* offset: of the guest's cluster, for the message. buffer: for the entry's bytes (entry_range()). */
+static int co_inflate(struct block_node *node, uint64_t offset, uint64_t entry, void *buffer,
+                      void *to)
 {
     struct qcow2_state *s = qcow2_of(node);
     uint64_t host;
     size_t size;
 
-    entry_range(s, entry, &host, &size); /* at most two clusters: the entry has no more bits */
-    autofree uint8_t *buffer = aligned_alloc(4096, align_up(size, 4096));
-    if (!buffer) {
-        return -ENOMEM;
-    }
+    entry_range(s, entry, &host, &size);
     block_debug_event(node->file, BLOCK_EVENT_READ_COMPRESSED);
     int ret = co_qcow2_pread(node, host, buffer, size);
     if (ret < 0) {
@@ -172,6 +175,8 @@ static int co_load_slot(struct block_node *node, uint64_t offset, uint64_t entry
 {
     struct qcow2_state *s = qcow2_of(node);
     struct qcow2_inflated *in = s->inflated;
+    uint64_t host;
+    size_t size;
     int ret = -ENOMEM;
 
     slot->entry = entry;
@@ -181,9 +186,12 @@ static int co_load_slot(struct block_node *node, uint64_t offset, uint64_t entry
     if (!slot->data) {
         slot->data = aligned_alloc(4096, align_up(s->cluster_size, 4096));
     }
-    if (slot->data) {
-        ret = co_inflate(node, offset, entry, slot->data);
+    entry_range(s, entry, &host, &size);
+    void *buffer = aligned_alloc(4096, align_up(size, 4096));
+    if (slot->data && buffer) {
+        ret = co_inflate(node, offset, entry, buffer, slot->data);
     }
+    free(buffer);
     co_mutex_lock(&in->lock);
     slot->is_loading = false;
     if (ret < 0) {
@@ -193,23 +201,26 @@ static int co_load_slot(struct block_node *node, uint64_t offset, uint64_t entry
     return ret;
 }
 
-/* A cluster that is not kept. */
+/* A cluster that is not kept. A guest has as many of these at a time as it likes. */
 static int co_read_alone(struct block_node *node, uint64_t offset, uint64_t entry, uint32_t at,
                          const struct block_iov *iov)
 {
-    uint32_t cluster_size = qcow2_of(node)->cluster_size;
+    struct qcow2_state *s = qcow2_of(node);
+    bool is_whole = iov->niov == 1 && iov->size == s->cluster_size;
+    size_t copied = is_whole ? 0 : align_up(s->cluster_size, 4096), size;
+    uint64_t host;
 
-    if (iov->niov == 1 && iov->size == cluster_size) {
-        return co_inflate(node, offset, entry, iov->iov->iov_base);
-    }
-    autofree uint8_t *cluster = aligned_alloc(4096, align_up(cluster_size, 4096));
-    if (!cluster) {
+    entry_range(s, entry, &host, &size);
+    uint8_t *buffer = co_bounce_line_alloc(&s->inflated->alone, copied + size);
+    if (!buffer) {
         return -ENOMEM;
     }
-    int ret = co_inflate(node, offset, entry, cluster);
-    if (ret == 0) {
-        block_iov_write(iov, 0, cluster + at, iov->size);
+    void *to = is_whole ? iov->iov->iov_base : buffer;
+    int ret = co_inflate(node, offset, entry, buffer + copied, to);
+    if (ret == 0 && !is_whole) {
+        block_iov_write(iov, 0, buffer + at, iov->size);
     }
+    co_bounce_line_free(&s->inflated->alone, buffer, copied + size);
     return ret;
 }
 

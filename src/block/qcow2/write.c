@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "block/bounce.h"
 #include "block/iov.h"
 #include "block/qcow2/qcow2.h"
 #include "block/tasks.h"
@@ -26,7 +27,7 @@
 #define likely(x) __builtin_expect(!!(x), 1)
 
 #define PIECE_IOV 64
-#define COW_MAX   (256 * KiB) /* of copies, in one buffer */
+#define COW_MAX   (256 * KiB) /* of copies, in one buffer, before or behind the data */
 
 /* How the clusters of a run are written. */
 enum way {
@@ -276,18 +277,20 @@ static int co_copy_alone(struct run *r, uint64_t from, uint64_t to, bool is_zero
     if (is_zero) {
         return block_co_write_zeroes(s->data_file, host_of(r, from), to - from, 0);
     }
-    autofree void *buffer = aligned_alloc(4096, COW_MAX);
+    const uint64_t most = bounce_room(MIN(to - from, COW_MAX), 1);
+    void *buffer = bounce_alloc(4096, most);
     if (!buffer) {
         return -ENOMEM;
     }
     while (from < to && ret == 0) {
-        uint64_t n = MIN(to - from, COW_MAX);
+        uint64_t n = MIN(to - from, most);
         ret = co_read_old(r, from, buffer, n);
         if (ret == 0) {
             ret = co_write_buffer(r, from, buffer, n);
         }
         from += n;
     }
+    bounce_free(buffer, most);
     return ret;
 }
 
@@ -306,23 +309,17 @@ static int co_fill(struct run *r, uint64_t from, uint64_t to, bool is_zero, uint
     return ret;
 }
 
-/* head, data, tail in one write. */
-static int co_write_around(struct run *r, const struct block_iov *iov, uint64_t done,
-                           bool zero_head, bool zero_tail, uint64_t id)
+/* head, data, tail in one write. buffer: for the head and, at tail_at, the tail. */
+static int co_write_with(struct run *r, const struct block_iov *iov, uint64_t done, bool zero_head,
+                         bool zero_tail, uint8_t *buffer, uint64_t tail_at, uint64_t id)
 {
     struct qcow2_state *s = qcow2_of(r->node);
     uint64_t head = r->from - r->copy_from, tail = r->copy_to - r->to, size = r->to - r->from;
     bool skip_head = !head, skip_tail = !tail;
-    uint64_t tail_at = align_up(head, 4096); /* for O_DIRECT, as far as that goes */
     struct iovec few[PIECE_IOV + 2], *vec = few;
     autofree struct iovec *many = NULL;
     int niov, ret = 0;
 
-    autofree uint8_t *buffer =
-        head + tail ? aligned_alloc(4096, align_up(tail_at + tail, 4096)) : NULL;
-    if (head + tail && !buffer) {
-        return -ENOMEM;
-    }
     if (head) {
         ret = co_fill(r, r->copy_from, r->from, zero_head, buffer, &skip_head);
     }
@@ -356,6 +353,24 @@ static int co_write_around(struct run *r, const struct block_iov *iov, uint64_t 
     return block_co_pwritev(s->data_file, host_of(r, at), &all, 0, id);
 }
 
+static int co_write_around(struct run *r, const struct block_iov *iov, uint64_t done,
+                           bool zero_head, bool zero_tail, uint64_t id)
+{
+    uint64_t head = r->from - r->copy_from, tail = r->copy_to - r->to;
+    uint64_t tail_at = align_up(head, 4096); /* for O_DIRECT, as far as that goes */
+
+    if (!head && !tail) {
+        return co_write_with(r, iov, done, zero_head, zero_tail, NULL, 0, id);
+    }
+    uint8_t *buffer = bounce_alloc(4096, tail_at + tail);
+    if (!buffer) {
+        return -ENOMEM;
+    }
+    int ret = co_write_with(r, iov, done, zero_head, zero_tail, buffer, tail_at, id);
+    bounce_free(buffer, tail_at + tail);
+    return ret;
+}
+
 /* The data and what is copied around it. */
 static int co_write_clusters(struct run *r, const struct block_iov *iov, uint64_t done, uint64_t id)
 {
@@ -372,14 +387,16 @@ static int co_write_clusters(struct run *r, const struct block_iov *iov, uint64_
     if (zero_head < 0 || zero_tail < 0) {
         return zero_head < 0 ? zero_head : zero_tail;
     }
-    /* What is long goes by itself; what need not be written is left out. */
-    if (head > COW_MAX || (zero_head && r->is_fresh)) {
+    /* What is long goes by itself, and where the budget is spent, what is not short; what need not be
+     * written is left out. */
+    const uint64_t most = bounce_room(COW_MAX, 1);
+    if (head > most || (zero_head && r->is_fresh)) {
         if (!(zero_head && r->is_fresh)) {
             ret = co_copy_alone(r, r->copy_from, r->from, zero_head);
         }
         r->copy_from = r->from;
     }
-    if (ret == 0 && (tail > COW_MAX || (zero_tail && r->is_fresh))) {
+    if (ret == 0 && (tail > most || (zero_tail && r->is_fresh))) {
         if (!(zero_tail && r->is_fresh)) {
             ret = co_copy_alone(r, r->to, r->copy_to, zero_tail);
         }
