@@ -17,10 +17,11 @@
 #include "base/range.h"
 #include "block/blkdebug.h"
 #include "block/blkdebug_log.h"
+#include "block/bounce.h"
 #include "block/iov.h"
 #include "block/node.h"
 
-#define LOG_MAX_TRANSFER (4 * MiB) /* bounds the copies for the log */
+#define LOG_MAX_TRANSFER (4 * MiB) /* bounds a copy for the log */
 
 struct blkdebug_state {
     struct blkdebug_rules rules; /* the first: debug.c */
@@ -28,6 +29,8 @@ struct blkdebug_state {
     uint64_t align, max_transfer;
     uint64_t opt_write_zero, max_write_zero, opt_discard, max_discard;
     struct blkdebug_log_file *log; /* or NULL */
+    /* block/bounce.h */
+    struct bounce_line copies; /* for the log */
 };
 
 /* ---- opening ---------------------------------------------------------------------------------- */
@@ -144,6 +147,7 @@ static bool blkdebug_open(struct block_node *node, struct options *opts, struct 
         blkdebug_rules_destroy(&s->rules);
         return false;
     }
+    bounce_line_init(&s->copies);
     free(node->filename);
     node->filename = xstrdup(node->file->filename);
     atomic_fetch_add(&block_debug_nodes, 1);
@@ -159,6 +163,7 @@ static void blkdebug_close(struct block_node *node)
     if (s->log) {
         blkdebug_log_close(s->log);
     }
+    bounce_line_destroy(&s->copies);
     blkdebug_rules_destroy(&s->rules);
 }
 
@@ -285,7 +290,7 @@ static int co_pass_logged(struct block_node *node, struct change *c)
     }
     if (c->type == BLKDEBUG_LOG_WRITE) {
         /* The guest may change its buffers meanwhile: the log and the child get the same. */
-        copy = malloc(c->length);
+        copy = co_bounce_line_alloc(&s->copies, c->length);
         if (!copy) {
             return -ENOMEM;
         }
@@ -300,7 +305,9 @@ static int co_pass_logged(struct block_node *node, struct change *c)
         int logged = blkdebug_log_done(s->log, number, ret);
         ret = ret < 0 ? ret : logged;
     }
-    free(copy);
+    if (copy) {
+        co_bounce_line_free(&s->copies, copy, c->length);
+    }
     return ret;
 }
 

@@ -11,6 +11,7 @@
 #include "base/alloc.h"
 #include "base/range.h"
 #include "block/blkdebug_log.h"
+#include "block/bounce.h"
 #include "block/debug.h"
 #include "block/iov.h"
 #include "fault.h"
@@ -374,6 +375,31 @@ static void log_of_what_fails(void **state)
     blkdebug_log_free(log);
 }
 
+/* Copies for the log keep to the budget of bounce buffers. */
+static void log_has_a_budget(void **state)
+{
+    enum { COUNT = 8, LENGTH = 64 * KiB };
+    static char data[LENGTH];
+    struct iovec vec = {.iov_base = data, .iov_len = LENGTH};
+    struct block_iov iov = {.iov = &vec, .niov = 1, .size = LENGTH};
+    struct block_backend *be = over_fault("write-log=log");
+    size_t rest = 3 * LENGTH;
+    void *others = bounce_alloc(4096, BOUNCE_BUDGET - rest);
+    int done = 0;
+
+    CHECK(others);
+    fault.delay_ns = NS_PER_MS;
+    for (unsigned i = 0; i < COUNT; i++) {
+        backend_aio_pwritev(be, i * LENGTH, &iov, 0, 0, count_done, &done);
+    }
+    assert_int_equal(bounce_in_use(), BOUNCE_BUDGET);
+    while (done < COUNT) {
+        aio_loop_poll(aio_loop_current(), true);
+    }
+    assert_int_equal(bounce_in_use(), BOUNCE_BUDGET - rest);
+    bounce_free(others, BOUNCE_BUDGET - rest);
+}
+
 /* The log makes the image again. */
 static void log_replays(void **state)
 {
@@ -455,6 +481,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(breakpoints, setup, kit_teardown),
         cmocka_unit_test_setup_teardown(log_tells_all, setup, kit_teardown),
         cmocka_unit_test_setup_teardown(log_of_what_fails, setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(log_has_a_budget, setup, kit_teardown),
         cmocka_unit_test_setup_teardown(log_replays, setup, kit_teardown),
         cmocka_unit_test_setup_teardown(log_cut_anywhere, setup, kit_teardown),
     };
