@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Images opened and described for tools. See image.h. */
+/* Images opened for tools. See image.h. */
 #include "block/image.h"
 
 #include <stdlib.h>
@@ -139,42 +139,4 @@ char *block_node_backing_path(const struct block_node *node, const char *backing
         node = node->file;
     }
     return block_image_backing_path(node->filename, backing, errp);
-}
-
-/* ---- describing ------------------------------------------------------------------------------ */
-
-void block_image_info(struct block_node *node, struct block_image_info *info)
-{
-    *info = (struct block_image_info){
-        .virtual_size = block_length(node),
-        .actual_size = block_allocated(node),
-    };
-    if (info->actual_size < 0) {
-        info->actual_size = -1;
-    }
-    struct block_node *format = block_node_skip_filters(node);
-    if (format->driver->image && format->driver->image->info) {
-        format->driver->image->info(format, info);
-    }
-    if (info->backing_filename && !info->full_backing_filename) {
-        info->full_backing_filename = block_node_backing_path(format, info->backing_filename, NULL);
-    }
-}
-
-void block_image_info_free(struct block_image_info *info)
-{
-    free(info->backing_filename);
-    free(info->full_backing_filename);
-    free(info->backing_format);
-    json_decref(info->specific);
-    *info = (struct block_image_info){0};
-}
-
-void block_snapshots_free(struct block_snapshot *list, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        free(list[i].id);
-        free(list[i].name);
-    }
-    free(list);
 }

@@ -84,7 +84,7 @@ char *block_image_backing_path(const char *image_filename, const char *backing,
 char *block_node_backing_path(const struct block_node *node, const char *backing,
                               struct error **errp);
 
-/* ---- describing ------------------------------------------------------------------------------ */
+/* ---- describing: image_info.c ---------------------------------------------------------------- */
 
 /* As QMP's ImageInfo. Strings belong to whoever asked: block_image_info_free(). */
 struct block_image_info {
@@ -97,6 +97,21 @@ struct block_image_info {
 };
 void block_image_info(struct block_node *node, struct block_image_info *info);
 void block_image_info_free(struct block_image_info *info);
+
+/* All that ImageInfo has, but for the backing-image. It stays as it is when the node has gone. */
+struct block_image_description {
+    char *filename, *format;
+    struct block_image_info info;
+    struct block_snapshot *snapshots;
+    size_t snapshot_count;
+};
+/* looks_through: what a filter shows of the image below counts as the filter's, too. No I/O but a
+ * look at the host file; requests may be in flight. */
+void block_image_describe(struct block_node *node, bool looks_through,
+                          struct block_image_description *d);
+void block_image_description_free(struct block_image_description *d);
+/* ImageInfo; the caller gets the reference. */
+json_t *block_image_description_json(const struct block_image_description *d);
 
 /* ---- checking -------------------------------------------------------------------------------- */
 

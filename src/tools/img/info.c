@@ -8,7 +8,6 @@
 
 #include "base/alloc.h"
 #include "base/range.h"
-#include "base/utf8.h"
 #include "tools/common/json_text.h"
 #include "tools/common/tool.h"
 #include "tools/img/img.h"
@@ -23,10 +22,7 @@ struct info {
 
 /* An image of the chain. */
 struct described {
-    char *filename, *format;
-    struct block_image_info info;
-    struct block_snapshot *snapshots;
-    size_t snapshot_count;
+    struct block_image_description image;
     struct described *next;
 };
 
@@ -36,10 +32,7 @@ static void described_free(struct described *list)
 {
     for (struct described *next; list; list = next) {
         next = list->next;
-        block_image_info_free(&list->info);
-        block_snapshots_free(list->snapshots, list->snapshot_count);
-        free(list->filename);
-        free(list->format);
+        block_image_description_free(&list->image);
         free(list);
     }
 }
@@ -51,14 +44,8 @@ static struct described *describe(const struct img_open *how, struct error **err
     if (!be) {
         return NULL;
     }
-    struct block_node *node = backend_root(be);
     struct described *d = xnew(struct described);
-    d->filename = xstrdup(node->filename);
-    d->format = xstrdup(node->driver->name);
-    block_image_info(node, &d->info);
-    if (img_ops(node)->snapshot_list) {
-        d->snapshot_count = img_ops(node)->snapshot_list(img_format_node(be), &d->snapshots);
-    }
+    block_image_describe(backend_root(be), true, &d->image);
     block_image_close(be);
     return d;
 }
@@ -66,7 +53,7 @@ static struct described *describe(const struct img_open *how, struct error **err
 static bool was_described(const struct described *list, const char *filename)
 {
     for (; list; list = list->next) {
-        if (!strcmp(list->filename, filename)) {
+        if (!strcmp(list->image.filename, filename)) {
             return true;
         }
     }
@@ -96,12 +83,12 @@ static struct described *describe_chain(const struct info *info, const char *fil
             break;
         }
         last = &d->next;
-        if (!info->chain || !d->info.full_backing_filename) {
+        if (!info->chain || !d->image.info.full_backing_filename) {
             return list;
         }
         how.image_opts = false;
-        how.filename = d->info.full_backing_filename;
-        how.format = d->info.backing_format;
+        how.filename = d->image.info.full_backing_filename;
+        how.format = d->image.info.backing_format;
     }
     described_free(list);
     return NULL;
@@ -133,7 +120,7 @@ void img_print_snapshots(const struct block_snapshot *list, size_t count)
     }
 }
 
-static void print_human(const struct described *d)
+static void print_human(const struct block_image_description *d)
 {
     const struct block_image_info *info = &d->info;
     char virtual_size[TOOL_SIZE_TEXT], actual[TOOL_SIZE_TEXT] = "unavailable";
@@ -175,71 +162,6 @@ static void print_human(const struct described *d)
     }
 }
 
-/* ---- for programs ---------------------------------------------------------------------------- */
-
-static void set_string(json_t *object, const char *key, const char *value)
-{
-    if (value) {
-        /* File names need not be UTF-8, JSON is. */
-        autofree char *text = utf8_repair(value);
-        json_object_set_new(object, key, json_string(text));
-    }
-}
-
-static json_t *snapshots_json(const struct described *d)
-{
-    json_t *array = json_array();
-
-    for (size_t i = 0; i < d->snapshot_count; i++) {
-        const struct block_snapshot *s = &d->snapshots[i];
-        json_t *object = json_object();
-        set_string(object, "id", s->id);
-        set_string(object, "name", s->name);
-        json_object_set_new(object, "vm-state-size", json_integer((json_int_t)s->vm_state_size));
-        json_object_set_new(object, "date-sec", json_integer(s->date_sec));
-        json_object_set_new(object, "date-nsec", json_integer(s->date_nsec));
-        json_object_set_new(object, "vm-clock-sec",
-                            json_integer((json_int_t)(s->vm_clock_ns / 1000000000)));
-        json_object_set_new(object, "vm-clock-nsec",
-                            json_integer((json_int_t)(s->vm_clock_ns % 1000000000)));
-        if (s->icount >= 0) {
-            json_object_set_new(object, "icount", json_integer(s->icount));
-        }
-        json_array_append_new(array, object);
-    }
-    return array;
-}
-
-static json_t *to_json(const struct described *d)
-{
-    const struct block_image_info *info = &d->info;
-    json_t *object = json_object();
-
-    set_string(object, "filename", d->filename);
-    set_string(object, "format", d->format);
-    json_object_set_new(object, "virtual-size", json_integer((json_int_t)info->virtual_size));
-    if (info->actual_size >= 0) {
-        json_object_set_new(object, "actual-size", json_integer(info->actual_size));
-    }
-    json_object_set_new(object, "dirty-flag", json_boolean(info->is_dirty));
-    if (info->has_encryption) {
-        json_object_set_new(object, "encrypted", json_true());
-    }
-    if (info->cluster_size) {
-        json_object_set_new(object, "cluster-size", json_integer(info->cluster_size));
-    }
-    set_string(object, "backing-filename", info->backing_filename);
-    set_string(object, "full-backing-filename", info->full_backing_filename);
-    set_string(object, "backing-filename-format", info->backing_format);
-    if (d->snapshot_count) {
-        json_object_set_new(object, "snapshots", snapshots_json(d));
-    }
-    if (info->specific) {
-        json_object_set(object, "format-specific", info->specific);
-    }
-    return object;
-}
-
 /* ---- the command ----------------------------------------------------------------------------- */
 
 static int run(void *fields, int count, char **operands, struct error **errp)
@@ -261,7 +183,7 @@ static int run(void *fields, int count, char **operands, struct error **errp)
     if (json) {
         json_t *array = json_array();
         for (struct described *d = list; d; d = d->next) {
-            json_array_append_new(array, to_json(d));
+            json_array_append_new(array, block_image_description_json(&d->image));
         }
         if (info->chain) {
             img_print_json(array);
@@ -271,7 +193,7 @@ static int run(void *fields, int count, char **operands, struct error **errp)
         }
     } else {
         for (struct described *d = list; d; d = d->next) {
-            print_human(d);
+            print_human(&d->image);
             if (d->next) {
                 putchar('\n');
             }
