@@ -40,9 +40,10 @@ struct block_conf {
         PROPERTY_ON_OFF_AUTO("write-cache", s, f.write_cache, ON_OFF_AUTO_AUTO,                    \
                              "write cache as the guest sees it at first"),                         \
         PROPERTY_BOOL("share-rw", s, f.share_rw, false, "others may write to the drive too"),      \
-        PROPERTY_STRING("rerror", s, f.rerror, NULL, "on a read error: report, ignore, stop"),     \
-        PROPERTY_STRING("werror", s, f.werror, NULL,                                               \
-                        "on a write error: report, ignore, stop, enospc"),                         \
+        PROPERTY_STRING("rerror", s, f.rerror, "auto",                                             \
+                        "on a read error: report, ignore, stop, auto"),                            \
+        PROPERTY_STRING("werror", s, f.werror, "auto",                                             \
+                        "on a write error: report, ignore, stop, enospc, auto"),                   \
         PROPERTY_INT32("bootindex", s, f.bootindex, -1, "place in the boot order")
 
 /* Checks and completes the sizes, and attaches the drive: writable unless it is read-only. */

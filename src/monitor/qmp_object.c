@@ -264,8 +264,12 @@ static json_t *property_value(const struct property *p, const char *text)
 {
     const char *kind = p->kind->name;
     bool negative = text[0] == '-';
+    unsigned slot, function;
     uint64_t number;
 
+    if (p->kind == &property_pci_address && sscanf(text, "%x.%x", &slot, &function) == 2) {
+        return json_integer(slot << 3 | function);
+    }
     if (!strcmp(kind, "bool")) {
         return json_boolean(!strcmp(text, "true"));
     }

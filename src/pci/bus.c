@@ -163,6 +163,8 @@ bool pci_bus_take_place(struct pci_bus *bus, struct pci_device *pci, struct erro
         return false;
     }
     pci->bus = bus;
+    pci->takes_any = pci->addr < 0;
+    pci->addr = pci->devfn;
     bus->function[pci->devfn] = pci;
     bus->bus.full = first_free_slot(bus) < 0;
     return true;
@@ -174,5 +176,6 @@ void pci_bus_leave_place(struct pci_device *pci)
 
     bus->function[pci->devfn] = NULL;
     bus->bus.full = first_free_slot(bus) < 0;
+    pci->addr = pci->takes_any ? -1 : pci->addr;
     pci->bus = NULL;
 }

@@ -56,7 +56,7 @@ struct pci_device_class {
 struct pci_device {
     struct device dev;
     /* properties */
-    int32_t addr; /* slot and function, -1: first free slot */
+    int32_t addr; /* slot and function; -1: first free slot, which it then is */
     bool multifunction;
     char *romfile;
     uint32_t rombar;
@@ -64,6 +64,7 @@ struct pci_device {
     const struct pci_device_class *class;
     struct pci_bus *bus;
     uint8_t devfn;
+    bool takes_any; /* addr was not given */
     uint32_t config_size;
     uint8_t express_capability; /* offset, or 0 */
     /* machine state; of the arrays, config_size bytes are in use */

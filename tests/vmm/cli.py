@@ -21,7 +21,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from kit import pci, report  # noqa: E402
 from kit.qtest import TIMEOUT, Dead, Listener, Qmp, Qtest, Refused, connect  # noqa: E402
-from vmm import bad_input, disk  # noqa: E402
+from vmm import bad_input, disk, query  # noqa: E402
 from vmm.bench import (BARS, ECAM, PM_BASE, QUIET, SLEEP, Bench, Fault, expect,  # noqa: E402
                        expect_refusal, expect_that, machines)
 
@@ -833,7 +833,7 @@ def main():
     results = report.Results()
     wanted = options.only or ""
     with tempfile.TemporaryDirectory() as folder:
-        for name, test in [*globals().items(), *vars(disk).items()]:
+        for name, test in [*globals().items(), *vars(disk).items(), *vars(query).items()]:
             if name.startswith("test_") and wanted in name:
                 with tempfile.TemporaryDirectory(dir=folder) as own:
                     run_test(Bench(program, sanitizer_environment(), own), results, options.prefix,

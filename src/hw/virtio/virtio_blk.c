@@ -207,6 +207,7 @@ bool virtio_blk_init(struct virtio_blk *blk, const struct virtio_init *transport
         boot_order_remove(init.dev);
         return false;
     }
+    blk->num_queues = ARRAY_SIZE(blk->queue);
     blk->original_write_cache = backend_write_cache(blk->conf.backend);
     make_requests(blk);
     init.ops = &blk_ops;

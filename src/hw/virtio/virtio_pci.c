@@ -347,6 +347,7 @@ bool virtio_pci_plug(struct virtio_pci *vpci, struct virtio_device *vdev, struct
     pcie_add_capability(pci);
     init_bar(vpci);
     vpci->intx_bh = bh_new(main_loop(), update_intx, vpci);
+    vpci->vectors = vectors;
     vpci->vdev = vdev;
     return true;
 }
