@@ -201,6 +201,7 @@ void backend_detach(struct block_backend *be)
     be->link.user = be->name ? be->name : "";
     free(be->device);
     be->device = NULL;
+    be->owner = NULL;
     backend_unref(be);
 }
 
@@ -214,6 +215,16 @@ const char *backend_name(const struct block_backend *be)
 const char *backend_device(const struct block_backend *be)
 {
     return be->device ? be->device : "";
+}
+
+void backend_set_owner(struct block_backend *be, void *owner)
+{
+    be->owner = owner;
+}
+
+void *backend_owner(const struct block_backend *be)
+{
+    return be->owner;
 }
 
 struct block_node *backend_root(struct block_backend *be)

@@ -53,6 +53,10 @@ struct block_node *backend_root(struct block_backend *be);
 struct block_backend *backend_first(void); /* main loop */
 struct block_backend *backend_next(struct block_backend *be);
 const char *backend_device(const struct block_backend *be); /* attached device, or "" */
+/* Who is attached, for those who know what it is: of a device the struct device. NULL: nobody, or a tool.
+ * Main loop; from backend_attach() to backend_detach(). */
+void backend_set_owner(struct block_backend *be, void *owner);
+void *backend_owner(const struct block_backend *be);
 /* The node cannot be written, or the device said that it does not. */
 bool backend_is_readonly(const struct block_backend *be);
 uint64_t backend_length(struct block_backend *be); /* bytes, whole sectors of 512 count */

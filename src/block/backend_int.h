@@ -14,6 +14,7 @@ struct block_backend {
     unsigned refs;
     bool in_drive_list; /* which holds a reference */
     char *device;       /* attached, or NULL */
+    void *owner;        /* the attached device, or NULL */
     enum block_on_error on_read_error, on_write_error;
     struct block_link link; /* to the root node */
     char interface[16];     /* of -drive: its place among the drives */

@@ -176,6 +176,14 @@ struct block_node *block_node_skip_filters(struct block_node *node)
     return node;
 }
 
+struct block_node *block_node_skip_implicit(struct block_node *node)
+{
+    while (node->is_implicit) {
+        node = node->file;
+    }
+    return node;
+}
+
 /* ---- growth ---------------------------------------------------------------------------------- */
 
 bool block_node_allow_growth(struct block_node *node)

@@ -133,6 +133,9 @@ bool block_node_set_backing(struct block_node *parent, struct block_node *backin
                             struct error **errp);
 /* The node that a filter filters, down to one that is none. */
 struct block_node *block_node_skip_filters(struct block_node *node);
+/* The same for filters that nobody asked for as such: the node that users know. Main loop, or where
+ * requests are made. */
+struct block_node *block_node_skip_implicit(struct block_node *node);
 /* Writes behind the end shall make it longer; false if it cannot be. Main loop, no requests. */
 bool block_node_allow_growth(struct block_node *node);
 /* Changes the flags BLOCK_OPEN_RDWR, _NOCACHE, _NO_FLUSH, _UNMAP, _DETECT_ZEROES and _DETECT_UNMAP

@@ -291,6 +291,7 @@ struct device *device_add(struct options *opts, struct error **errp)
         return NULL;
     }
     struct device *dev = device_new(type);
+    dev->is_peripheral = true;
     if ((id && !device_set_id(dev, id, errp)) || !set_properties(dev, opts, framing, errp) ||
         !device_realize(dev, bus, errp)) {
         device_free(dev);

@@ -55,6 +55,9 @@ struct device_type {
     const struct device_type *parent; /* NULL: device */
     const char *description;
     enum device_category category;
+    /* What the half of it is called that is no transport, for those who know it as a device of its own,
+     * "virtio-backend", with the properties of the leaf type: "virtio-blk-device"; NULL: none. */
+    const char *backend_name;
     const char *bus; /* kind of bus it sits on: "PCI", "ISA", "System"; NULL: none or parent's */
     size_t size;     /* of the device struct; leaf types only */
     bool abstract;   /* cannot be made */
@@ -76,7 +79,8 @@ struct device {
     /* constant */
     const struct device_type *type;
     /* machine state */
-    char *id; /* unique, or NULL */
+    char *id;           /* unique, or NULL */
+    bool is_peripheral; /* the user's, by device_add() */
     struct bus *bus;
     enum device_state state;
     unsigned users;              /* of an object: what keeps object_del() from it */

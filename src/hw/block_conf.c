@@ -88,6 +88,7 @@ bool block_conf_attach(struct block_conf *conf, struct device *dev, struct error
     if (!conf->backend) {
         return false;
     }
+    backend_set_owner(conf->backend, dev);
     if (!backend_set_error_policy(conf->backend, conf->rerror, conf->werror, errp)) {
         block_conf_detach(conf);
         return false;

@@ -3,8 +3,8 @@
 #include "base/alloc.h"
 #include "base/options.h"
 #include "base/utf8.h"
-#include "block/backend.h"
-#include "block/node.h"
+#include "block/bitmap.h"
+#include "block/image.h"
 #include "block/throttle_group.h"
 #include "device/device.h"
 #include "monitor/qmp_commands.h"
@@ -55,20 +55,81 @@ static const char *detect_name(unsigned flags)
                                               : "off";
 }
 
-/* BlockDeviceInfo of a node, with the limits of a group or, if it is NULL, none. */
-static json_t *node_info(struct block_node *node, bool write_cache, struct throttle_group *group)
+/* What shows through where the node has nothing, or what it filters; NULL: neither. */
+static struct block_node *next_of_chain(const struct block_node *node)
 {
+    struct block_node *next = node->backing             ? node->backing
+                              : node->driver->is_filter ? node->file
+                                                        : NULL;
+
+    return next ? block_node_skip_implicit(next) : NULL;
+}
+
+static json_t *image_info(struct block_node *node)
+{
+    struct block_image_description d;
+    json_t *info;
+
+    block_image_describe(node, false, &d);
+    info = block_image_description_json(&d);
+    block_image_description_free(&d);
+    return info;
+}
+
+/* ImageInfo of a node, and within it of those below; *depth: how many these are. */
+static json_t *chain_info(struct block_node *node, int *depth)
+{
+    json_t *top = image_info(node), *last = top;
+
+    for (*depth = 0; (node = next_of_chain(node)); ++*depth) {
+        json_t *info = image_info(node);
+        json_object_set_new(last, "backing-image", info);
+        last = info;
+    }
+    return top;
+}
+
+static json_t *bitmaps_info(struct block_node *node)
+{
+    json_t *list = json_array();
+
+    for (struct block_bitmap *b = atomic_load(&node->bitmaps); b; b = b->next) {
+        json_t *info =
+            json_pack("{s:I, s:I, s:b, s:b, s:b}", "count",
+                      b->inconsistent ? (json_int_t)0 : (json_int_t)block_bitmap_count(b),
+                      "granularity", (json_int_t)b->granularity, "recording",
+                      b->enabled && !b->inconsistent, "busy", 0, "persistent", b->persistent);
+        set_text(info, "name", b->name);
+        if (b->inconsistent) {
+            json_object_set_new(info, "inconsistent", json_true());
+        }
+        json_array_append_new(list, info);
+    }
+    return list;
+}
+
+/* BlockDeviceInfo of a node, with the limits of a group or, if it is NULL, none. flat: of this node
+ * alone. */
+static json_t *node_info(struct block_node *node, bool write_cache, struct throttle_group *group,
+                         bool flat)
+{
+    int depth = 0;
+    json_t *image = flat ? image_info(node) : chain_info(node, &depth);
     json_t *info =
-        json_pack("{s:s, s:s, s:b, s:i, s:b, s:i, s:s, s:{s:b, s:b, s:b}, s:{s:s, s:I}}",
-                  "node-name", node->name, "drv", node->driver->name, "ro",
-                  !(node->flags & BLOCK_OPEN_RDWR), "backing_file_depth", 0, "encrypted", 0,
-                  "write_threshold", 0, "detect_zeroes", detect_name(node->flags), "cache",
-                  "writeback", write_cache, "direct", !!(node->flags & BLOCK_OPEN_NOCACHE),
-                  "no-flush", !!(node->flags & BLOCK_OPEN_NO_FLUSH), "image", "format",
-                  node->driver->name, "virtual-size", (json_int_t)block_length(node));
+        json_pack("{s:s, s:s, s:b, s:i, s:b, s:i, s:s, s:{s:b, s:b, s:b}, s:o}", "node-name",
+                  node->name, "drv", node->driver->name, "ro", !(node->flags & BLOCK_OPEN_RDWR),
+                  "backing_file_depth", depth, "encrypted", 0, "write_threshold", 0,
+                  "detect_zeroes", detect_name(node->flags), "cache", "writeback", write_cache,
+                  "direct", !!(node->flags & BLOCK_OPEN_NOCACHE), "no-flush",
+                  !!(node->flags & BLOCK_OPEN_NO_FLUSH), "image", image);
 
     set_text(info, "file", node->filename);
-    set_text(json_object_get(info, "image"), "filename", node->filename);
+    if (node->backing) {
+        set_text(info, "backing_file", node->backing->filename);
+    }
+    if (atomic_load(&node->bitmaps)) {
+        json_object_set_new(info, "dirty-bitmaps", bitmaps_info(node));
+    }
     add_limits(info, group);
     return info;
 }
@@ -79,20 +140,22 @@ static json_t *backend_info(struct block_backend *be)
     struct block_node *node = backend_root(be);
     struct throttle_group *group = NULL;
 
-    while (node->driver->is_filter && node->name[0] == '#') {
+    for (; node->is_implicit; node = node->file) {
         struct throttle_group *own = throttle_node_group(node);
         group = own ? own : group;
-        node = node->file;
     }
-    return node_info(node, backend_write_cache(be), group);
+    return node_info(node, backend_write_cache(be), group, false);
 }
 
 json_t *qmp_query_named_block_nodes(json_t *args, struct error **errp)
 {
+    bool flat = json_is_true(json_object_get(args, "flat"));
     json_t *list = json_array();
 
     for (struct block_node *node = block_node_first(); node; node = node->next) {
-        json_array_append_new(list, node_info(node, true, throttle_node_group(node)));
+        if (!node->is_implicit) {
+            json_array_append_new(list, node_info(node, true, NULL, flat));
+        }
     }
     return list;
 }
@@ -107,17 +170,17 @@ json_t *qmp_query_block(json_t *args, struct error **errp)
     json_t *list = json_array();
 
     for (struct block_backend *be = backend_first(); be; be = backend_next(be)) {
-        const char *device = backend_device(be);
+        const struct device *dev = backend_owner(be);
         json_t *info =
             json_pack("{s:s, s:b, s:b, s:s, s:o}", "device", backend_name(be), "locked", 0,
-                      "removable", 0, "type", "unknown", "inserted", backend_info(be));
+                      "removable", !dev, "type", "unknown", "inserted", backend_info(be));
 
         if (backend_has_io_status(be)) {
             json_object_set_new(info, "io-status", json_string(statuses[backend_io_status(be)]));
         }
-        /* Without an id it is only a type's name. */
-        if (device_find(device)) {
-            json_object_set_new(info, "qdev", json_string(device));
+        if (dev) {
+            autofree char *path = qom_path_of_disk(dev);
+            json_object_set_new(info, "qdev", json_string(path));
         }
         json_array_append_new(list, info);
     }

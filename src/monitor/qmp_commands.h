@@ -22,6 +22,8 @@ qmp_run_fn qmp_qom_list_types, qmp_device_list_properties, qmp_qom_list_properti
 struct device;
 /* The device or object at a path of the tree, or NULL. */
 struct device *qom_find_device(const char *path);
+/* Where users look for what a disk is: in the half of it that is no transport. The caller frees it. */
+char *qom_path_of_disk(const struct device *dev);
 
 /* qmp_block.c */
 qmp_run_fn qmp_query_block, qmp_query_named_block_nodes, qmp_blockdev_add, qmp_blockdev_del;

@@ -6,9 +6,11 @@
  * those of QEMU:
  *
  *   /machine/peripheral/ID             devices with an id
- *   /machine/unattached/device[N]      vCPUs, then the other devices
+ *   /machine/peripheral-anon/device[N] those that a user made without one
+ *   /machine/unattached/device[N]      vCPUs, then the machine's own devices
  *   /objects/ID                        what -object made
  *   ID                                 short for one of them
+ *   …/virtio-backend                   the disk in a virtio device
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -18,6 +20,7 @@
 #include "accel/vcpu.h"
 #include "base/alloc.h"
 #include "base/options.h"
+#include "base/range.h"
 #include "device/device.h"
 #include "device/iothread.h"
 #include "machine/machine.h"
@@ -54,16 +57,21 @@ json_t *qmp_qom_list_types(json_t *args, struct error **errp)
     return list;
 }
 
+static void append_table(json_t *list, const struct property *props)
+{
+    for (const struct property *p = props; p && p->name; p++) {
+        json_t *info = json_pack("{s:s, s:s}", "name", p->name, "type", p->kind->name);
+        if (p->description) {
+            json_object_set_new(info, "description", json_string(p->description));
+        }
+        json_array_append_new(list, info);
+    }
+}
+
 static void append_properties(json_t *list, const struct device_type *type)
 {
     for (; type; type = type->parent) {
-        for (const struct property *p = type->props; p && p->name; p++) {
-            json_t *info = json_pack("{s:s, s:s}", "name", p->name, "type", p->kind->name);
-            if (p->description) {
-                json_object_set_new(info, "description", json_string(p->description));
-            }
-            json_array_append_new(list, info);
-        }
+        append_table(list, type->props);
     }
 }
 
@@ -95,16 +103,20 @@ json_t *qmp_qom_list_properties(json_t *args, struct error **errp)
 
 /* ---- the tree ------------------------------------------------------------------------------- */
 
-/* What a path leads to: a device (or object), a vCPU, or a folder. */
+#define BACKEND "/virtio-backend"
+
+/* What a path leads to: a device (or object), a half of one, a vCPU, or a folder. */
 struct place {
     enum {
         PLACE_ROOT,
         PLACE_MACHINE,
         PLACE_PERIPHERAL,
+        PLACE_ANONYMOUS,
         PLACE_UNATTACHED,
         PLACE_OBJECTS,
         PLACE_CPU,
-        PLACE_DEVICE
+        PLACE_DEVICE,
+        PLACE_BACKEND
     } kind;
     struct device *dev;
     struct vcpu *vcpu;
@@ -116,24 +128,32 @@ static const struct {
     [PLACE_ROOT] = {"/", "container"},
     [PLACE_MACHINE] = {"/machine", NULL},
     [PLACE_PERIPHERAL] = {"/machine/peripheral", "container"},
+    [PLACE_ANONYMOUS] = {"/machine/peripheral-anon", "container"},
     [PLACE_UNATTACHED] = {"/machine/unattached", "container"},
     [PLACE_OBJECTS] = {"/objects", "container"},
 };
 
-static bool is_unattached(const struct device *dev)
+/* The folder of a device. */
+static int folder_of(const struct device *dev)
 {
-    return !dev->id && !dev->type->is_object;
+    return dev->type->is_object ? PLACE_OBJECTS
+           : dev->id            ? PLACE_PERIPHERAL
+           : dev->is_peripheral ? PLACE_ANONYMOUS
+                                : PLACE_UNATTACHED;
 }
 
-static bool find_unattached(unsigned n, struct place *place)
+/* What device[n] of a folder is. */
+static bool find_numbered(int folder, unsigned n, struct place *place)
 {
-    if (n < vcpu_count()) {
+    unsigned vcpus = folder == PLACE_UNATTACHED ? vcpu_count() : 0;
+
+    if (n < vcpus) {
         *place = (struct place){.kind = PLACE_CPU, .vcpu = vcpu_get(n)};
         return true;
     }
-    n -= vcpu_count();
+    n -= vcpus;
     for (struct device *dev = device_first(); dev; dev = dev->next) {
-        if (is_unattached(dev) && n-- == 0) {
+        if (folder_of(dev) == folder && n-- == 0) {
             *place = (struct place){.kind = PLACE_DEVICE, .dev = dev};
             return true;
         }
@@ -141,20 +161,58 @@ static bool find_unattached(unsigned n, struct place *place)
     return false;
 }
 
-static bool find_place(const char *path, struct place *place, struct error **errp)
+static char *device_path(const struct device *dev)
+{
+    int folder = folder_of(dev);
+    struct place place;
+
+    if (dev->id) {
+        return xasprintf("%s/%s", folders[folder].path, dev->id);
+    }
+    for (unsigned n = 0; find_numbered(folder, n, &place); n++) {
+        if (place.dev == dev) {
+            return xasprintf("%s/device[%u]", folders[folder].path, n);
+        }
+    }
+    return xstrdup(""); /* it is not realized */
+}
+
+char *qom_path_of_disk(const struct device *dev)
+{
+    autofree char *path = device_path(dev);
+
+    return xasprintf("%s%s", path, dev->type->backend_name ? BACKEND : "");
+}
+
+/* "/machine/unattached/device[7]" */
+static bool find_by_number(const char *path, struct place *place)
+{
+    static const int numbered[] = {PLACE_ANONYMOUS, PLACE_UNATTACHED};
+
+    for (size_t i = 0; i < ARRAY_SIZE(numbered); i++) {
+        size_t length = strlen(folders[numbered[i]].path);
+        unsigned n;
+        int end = 0;
+
+        if (!strncmp(path, folders[numbered[i]].path, length) &&
+            sscanf(path + length, "/device[%9u]%n", &n, &end) == 1 && end && !path[length + end]) {
+            return find_numbered(numbered[i], n, place);
+        }
+    }
+    return false;
+}
+
+static bool find_device_or_folder(const char *path, struct place *place)
 {
     struct device *dev = NULL;
-    unsigned n;
-    int end = 0;
 
-    for (size_t i = 0; i < sizeof(folders) / sizeof(folders[0]); i++) {
+    for (size_t i = 0; i < ARRAY_SIZE(folders); i++) {
         if (!strcmp(path, folders[i].path)) {
             *place = (struct place){.kind = (int)i};
             return true;
         }
     }
-    if (sscanf(path, "/machine/unattached/device[%9u]%n", &n, &end) == 1 && end && !path[end] &&
-        find_unattached(n, place)) {
+    if (find_by_number(path, place)) {
         return true;
     }
     if (!strncmp(path, "/machine/peripheral/", 20)) {
@@ -165,10 +223,32 @@ static bool find_place(const char *path, struct place *place, struct error **err
         dev = device_find(path) ? device_find(path) : object_find(path);
     }
     *place = (struct place){.kind = PLACE_DEVICE, .dev = dev};
-    if (!dev) {
-        error_set_class(errp, ERROR_DEVICE_NOT_FOUND, "Device '%s' not found", path);
-    }
     return dev != NULL;
+}
+
+static bool find_backend(const char *path, struct place *place)
+{
+    size_t length = strlen(path), suffix = strlen(BACKEND);
+
+    if (length <= suffix || strcmp(path + length - suffix, BACKEND)) {
+        return false;
+    }
+    autofree char *device = xstrndup(path, length - suffix);
+    if (!find_device_or_folder(device, place) || place->kind != PLACE_DEVICE ||
+        !place->dev->type->backend_name) {
+        return false;
+    }
+    place->kind = PLACE_BACKEND;
+    return true;
+}
+
+static bool find_place(const char *path, struct place *place, struct error **errp)
+{
+    if (find_backend(path, place) || find_device_or_folder(path, place)) {
+        return true;
+    }
+    error_set_class(errp, ERROR_DEVICE_NOT_FOUND, "Device '%s' not found", path);
+    return false;
 }
 
 struct device *qom_find_device(const char *path)
@@ -183,6 +263,8 @@ static char *place_type(const struct place *place)
     switch (place->kind) {
     case PLACE_DEVICE:
         return xstrdup(place->dev->type->name);
+    case PLACE_BACKEND:
+        return xstrdup(place->dev->type->backend_name);
     case PLACE_CPU:
         return xasprintf("%s-x86_64-cpu", cpu_model_name(place->vcpu->model));
     case PLACE_MACHINE:
@@ -199,11 +281,11 @@ static void append_child(json_t *list, const char *name, const char *type)
     json_array_append_new(list, json_pack("{s:s, s:s}", "name", name, "type", child));
 }
 
-static void append_unattached(json_t *list)
+static void append_numbered(json_t *list, int folder)
 {
     struct place place;
 
-    for (unsigned n = 0; find_unattached(n, &place); n++) {
+    for (unsigned n = 0; find_numbered(folder, n, &place); n++) {
         autofree char *name = xasprintf("device[%u]", n);
         autofree char *type = place_type(&place);
 
@@ -239,13 +321,15 @@ json_t *qmp_qom_list(json_t *args, struct error **errp)
     }
     case PLACE_MACHINE:
         append_child(list, "peripheral", "container");
+        append_child(list, "peripheral-anon", "container");
         append_child(list, "unattached", "container");
         break;
     case PLACE_PERIPHERAL:
         append_named(list, false);
         break;
+    case PLACE_ANONYMOUS:
     case PLACE_UNATTACHED:
-        append_unattached(list);
+        append_numbered(list, place.kind);
         break;
     case PLACE_OBJECTS:
         append_named(list, true);
@@ -254,9 +338,29 @@ json_t *qmp_qom_list(json_t *args, struct error **errp)
         break;
     case PLACE_DEVICE:
         append_properties(list, place.dev->type);
+        if (place.dev->type->backend_name) {
+            append_child(list, BACKEND + 1, place.dev->type->backend_name);
+        }
+        break;
+    case PLACE_BACKEND:
+        append_table(list, place.dev->type->props);
         break;
     }
     return list;
+}
+
+static const struct property *find_property(const struct place *place, const char *name)
+{
+    if (place->kind == PLACE_DEVICE) {
+        return device_type_property(place->dev->type, name);
+    }
+    for (const struct property *p = place->kind == PLACE_BACKEND ? place->dev->type->props : NULL;
+         p && p->name; p++) {
+        if (!strcmp(p->name, name)) {
+            return p;
+        }
+    }
+    return NULL;
 }
 
 /* A property's text as the JSON type that its kind stands for. */
@@ -296,7 +400,7 @@ json_t *qmp_qom_get(json_t *args, struct error **errp)
     if (!strcmp(name, "type")) {
         return json_string(type);
     }
-    p = place.dev ? device_type_property(place.dev->type, name) : NULL;
+    p = find_property(&place, name);
     if (!p || !p->kind->print) {
         error_set(errp, "Property '%s.%s' not found", type, name);
         return NULL;
@@ -375,7 +479,7 @@ json_t *qmp_query_iothreads(json_t *args, struct error **errp)
         }
         info = json_pack("{s:s, s:i}", "id", dev->id, "thread-id",
                          iothread_thread_id((struct iothread *)dev));
-        for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+        for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
             autofree char *text = device_get(dev, numbers[i]);
             uint64_t value = 0;
 

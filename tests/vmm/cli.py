@@ -327,7 +327,7 @@ def test_qmp_queries(bench):
         inserted = block[0]["inserted"]
         expect("disk", [block[0]["qdev"], inserted["file"], inserted["drv"], inserted["ro"],
                         inserted["image"]["virtual-size"], inserted["cache"]],
-               ["vd", str(image), "raw", False, 1 << 20,
+               ["/machine/peripheral/vd/virtio-backend", str(image), "raw", False, 1 << 20,
                 {"writeback": True, "direct": True, "no-flush": False}])
         expect_that("n0" in [node["node-name"] for node in
                              qmp.command("query-named-block-nodes")], "node n0")

@@ -160,9 +160,10 @@ def test_disk_error(bench):
     for action, drive, status in (("report", True, 1), ("ignore", False, 0), ("stop", True, 0),
                                   ("stop", False, 0)):
         image = bench.image("error.img")
-        options = (["-drive", f"file={image},if=none,format=raw,id=d0,file.node-name=f,node-name=n"]
-                   if drive else ["-blockdev", f"raw,node-name=n,file.driver=file,file.filename="
-                                  f"{image}"])
+        # The node of bps= is not the one that is told.
+        options = (["-drive", f"file={image},if=none,format=raw,id=d0,file.node-name=f,node-name=n,"
+                    "bps=100000000"] if drive else
+                   ["-blockdev", f"raw,node-name=n,file.driver=file,file.filename={image}"])
         with bench.ferry("-M", "q35", "-object", "iothread,id=io0", *options, "-device",
                          f"virtio-blk-pci,drive={'d0' if drive else 'n'},werror={action}"
                          f"{',iothread=io0' if drive else ''}") as ferry:

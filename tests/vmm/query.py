@@ -68,12 +68,88 @@ def make_chain(bench):
         subprocess.run(["qemu-img", *command.split()], cwd=bench.folder, check=True)
 
 
+def test_query_chain(bench):
+    """The chain of a drive and of its nodes: how long, which files, what format."""
+    make_chain(bench)
+    drive = ["-drive", "if=none,id=d0,format=qcow2,file=top2.qcow2"]
+    block, nodes, flat = beside_qemu(bench, drive, NODES)
+    inserted = block[0]["inserted"]
+    image = inserted["image"]
+    expect("chain", [inserted["backing_file_depth"], inserted.get("backing_file"),
+                     image.get("full-backing-filename")], [2, "top.qcow2", "top.qcow2"])
+    base = image.get("backing-image", {}).get("backing-image", {})
+    expect("snapshots", [s["name"] for s in base.get("snapshots", [])], ["s0"])
+    expect("depths", [sorted(node["backing_file_depth"] for node in found)
+                      for found in (nodes, flat)], [[0, 0, 0, 0, 1, 2], [0] * 6])
+    expect_that("backing-image" not in json.dumps(flat), "flat=true tells of more than the node")
+    top = '"file":{"driver":"file","filename":"top.qcow2"}'
+    for backing in ("null", '{"driver":"raw","file":{"driver":"file","filename":"raw.img"}}'):
+        beside_qemu(bench, ["-blockdev",
+                            f'{{"driver":"qcow2","node-name":"q",{top},"backing":{backing}}}',
+                            "-device", "virtio-blk-pci,drive=q,id=disk0"], NODES)
+
+
+def test_query_filters(bench):
+    """Filters that a user asked for as such are there; those of bps= and copy-on-read= are not."""
+    make_chain(bench)
+    file = "file.driver=qcow2,file.file.driver=file,file.file.filename=top.qcow2"
+    for options, driver, group in (
+            (["-drive", f"if=none,id=d0,driver=copy-on-read,{file}"], "copy-on-read", None),
+            (["-object", "throttle-group,id=tg,x-iops-total=100", "-drive",
+              f"if=none,id=d0,driver=throttle,throttle-group=tg,{file},bps=1000000"],
+             "throttle", "d0"),
+            (["-drive", "if=none,id=d0,format=qcow2,file=top.qcow2,bps=1000000,copy-on-read=on"],
+             "qcow2", "d0")):
+        block = beside_qemu(bench, options, NODES)[0]
+        inserted = block[0]["inserted"]
+        expect("the drive", [inserted["drv"], inserted.get("group")], [driver, group])
+    # QEMU does not tell the size of what is below this one.
+    (block,) = ask(bench.program, ["-accel", "qtest", "-drive", "if=none,id=d0,driver=blkdebug,"
+                                   "image.driver=file,image.filename=raw.img"], NODES[:1],
+                   bench.folder, bench.env)
+    expect("blkdebug", [block[0]["inserted"][key] for key in ("drv", "file", "backing_file_depth")],
+           ["blkdebug", "blkdebug::raw.img", 1])
+
+
+def test_query_bitmaps(bench):
+    make_chain(bench)
+    subprocess.run(["qemu-img", "bitmap", "--add", "top.qcow2", "b0"], cwd=bench.folder, check=True)
+    (block,) = ask(bench.program, ["-accel", "qtest", "-drive",
+                                   "if=none,id=d0,format=qcow2,file=top.qcow2"], NODES[:1],
+                   bench.folder, bench.env)
+    expect("bitmaps", block[0]["inserted"].get("dirty-bitmaps"),
+           [{"name": "b0", "count": 0, "granularity": 65536, "recording": True, "busy": False,
+             "persistent": True}])
+
+
 PATHS = [("qom-list", {"path": "/machine/peripheral"}),
          ("qom-list", {"path": "/machine/peripheral-anon"})]
 
 
 def properties(path, *names):
     return [("qom-get", {"path": path, "property": name}) for name in names]
+
+
+def test_qom_paths(bench):
+    """query-block's qdev is a path that the qom commands know; removable: without a device."""
+    make_chain(bench)
+    anonymous = "/machine/peripheral-anon/device[0]"
+    commands = NODES[:1] + PATHS
+    for path in ("/machine/peripheral/disk0/virtio-backend", "disk0/virtio-backend",
+                 f"{anonymous}/virtio-backend"):
+        commands += properties(path, "type", "drive", "addr", "num-queues")
+    commands += properties(anonymous, "type", "addr")
+    commands += properties("/machine/peripheral-anon/device[9]", "type")
+    commands += properties("/machine/peripheral/disk0/nope", "type")
+    block = beside_qemu(bench, [
+        "-drive", "if=none,id=d0,format=raw,file=raw.img", "-device",
+        "virtio-blk-pci,drive=d0,id=disk0", "-blockdev",
+        "qcow2,node-name=q,file.driver=file,file.filename=top.qcow2", "-device",
+        "virtio-blk-pci,drive=q", "-drive",
+        "if=none,id=d1,format=raw,file=raw2.img,readonly=on"], commands)[0]
+    expect("disks", [(disk["device"], disk["removable"], disk.get("qdev")) for disk in block],
+           [("d0", False, "/machine/peripheral/disk0/virtio-backend"), ("d1", True, None),
+            ("", False, f"{anonymous}/virtio-backend")])
 
 
 def test_qom_values(bench):

@@ -130,8 +130,9 @@ struct qcow2_state {
 
     /* under lock (read without it by image operations, drained) */
     struct co_mutex lock;
-    uint64_t size; /* bytes that the guest sees */
-    uint64_t incompatible, compatible, autoclear;
+    uint64_t size;                  /* bytes that the guest sees */
+    _Atomic(uint64_t) incompatible; /* the main loop looks at any time (info.c) */
+    uint64_t compatible, autoclear;
     /* The active L1 table: entries in host order, as they will be on disk after the next commit.
      * Loads are atomic: reads look without the lock. Changed by qcow2_set_l1(). */
     _Atomic(uint64_t) *l1;

@@ -86,10 +86,10 @@ static const struct pci_device_class virtio_blk_pci_class = {
 
 #define VIRTIO_BLK_PCI_TYPE                                                                        \
     .parent = &virtio_pci_type, .description = "Virtio block device",                              \
-    .category = DEVICE_CATEGORY_STORAGE, .size = sizeof(struct virtio_blk_pci),                    \
-    .props = virtio_blk_pci_props, .class = &virtio_blk_pci_class,                                 \
-    .realize = virtio_blk_pci_realize, .unrealize = virtio_blk_pci_unrealize,                      \
-    .vmstate = &virtio_blk_pci_vmstate
+    .backend_name = "virtio-blk-device", .category = DEVICE_CATEGORY_STORAGE,                      \
+    .size = sizeof(struct virtio_blk_pci), .props = virtio_blk_pci_props,                          \
+    .class = &virtio_blk_pci_class, .realize = virtio_blk_pci_realize,                             \
+    .unrealize = virtio_blk_pci_unrealize, .vmstate = &virtio_blk_pci_vmstate
 
 const struct device_type virtio_blk_pci_type = {
     .name = "virtio-blk-pci",

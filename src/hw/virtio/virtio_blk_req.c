@@ -129,7 +129,7 @@ static void tell_error(struct virtio_blk_request *request, int error,
     system_io_error(&(struct system_io_error){
         .who = blk->conf.name,
         .drive = backend_name(be),
-        .node = backend_root(be)->name,
+        .node = block_node_skip_implicit(backend_root(be))->name,
         .is_write = request->type != VIRTIO_BLK_T_IN,
         .action = actions[action],
         .error = error,
