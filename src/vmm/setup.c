@@ -389,9 +389,10 @@ bool setup(const struct cmdline *cmdline, struct error **errp)
         !for_each(&cmdline->blockdev, "driver", "-blockdev", blockdev_add, errp) ||
         !drives_open(&cmdline->drive, cmdline->snapshot, errp) || !setup_accel(cmdline, errp) ||
         !machine_init(made.machine, errp) || !setup_vcpus(cmdline, errp) ||
-        !drives_add_devices(errp) || !setup_debugcons(&cmdline->debugcon, errp) ||
-        !for_each(&cmdline->device, "driver", "-device", add_device, errp) || !check_boot(errp) ||
-        !machine_ready(made.machine, errp) || !machine_reset(made.machine, errp)) {
+        !setup_debugcons(&cmdline->debugcon, errp) ||
+        !for_each(&cmdline->device, "driver", "-device", add_device, errp) ||
+        !drives_add_devices(errp) || !check_boot(errp) || !machine_ready(made.machine, errp) ||
+        !machine_reset(made.machine, errp)) {
         return false;
     }
     devices_cold_plug_done();

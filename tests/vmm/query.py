@@ -162,3 +162,24 @@ def test_qom_values(bench):
                                   f"virtio-blk-pci,drive=d0,id=disk0{more}"],
                           properties("/machine/peripheral/disk0", *names))
         expect("values", got, values)
+
+
+def test_drive_order(bench):
+    """Disks of -drive if=virtio come after all of -device, wherever they stand."""
+    make_chain(bench)
+    drives = ["-drive", "if=virtio,format=raw,file=raw.img", "-drive",
+              "if=virtio,format=qcow2,file=top2.qcow2,id=d1"]
+    disks = ["-blockdev", "null-co,node-name=n0", "-blockdev", "null-co,node-name=n1", "-device",
+             "virtio-blk-pci,drive=n0,id=disk0", "-device", "virtio-blk-pci,drive=n1"]
+    anonymous = [f"/machine/peripheral-anon/device[{n}]" for n in range(3)]
+    commands = PATHS + [command for path in ("disk0", *anonymous)
+                        for command in properties(path, "addr", "drive")]
+    for machine, first in (("pc", 2), ("q35", 1)):
+        for options in (drives + disks, disks + drives, disks[:6] + drives + disks[6:]):
+            answers = beside_qemu(bench, ["-M", machine, *options], commands)[2:]
+            expect("disks", answers, [value for n, drive in enumerate(("n0", "n1", "virtio0", "d1"))
+                                      for value in ((first + n) << 3, drive)])
+    # An address that is free for -device is not taken by a drive.
+    beside_qemu(bench, ["-M", "pc", *drives, *disks[:4], "-device",
+                        "virtio-blk-pci,drive=n0,id=disk0,addr=2"],
+                properties("disk0", "addr") + properties(anonymous[0], "addr"))
