@@ -90,6 +90,9 @@ struct block_driver {
      * successful open. */
     bool (*open)(struct block_node *node, struct options *opts, struct error **errp);
     void (*close)(struct block_node *node);
+    /* The process is to end, and nobody uses the node yet: requests that wait for others (a server) end
+     * with an error, also later ones. Or NULL. Main loop. */
+    void (*interrupt)(struct block_node *node);
     /* Changes limits from what they are by default: none. Follows open. */
     void (*limits)(struct block_node *node, struct block_limits *limits);
     /* Drivers that file names can ask for: the name that opens the same as the node, or NULL. Not given:

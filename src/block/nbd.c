@@ -25,6 +25,7 @@
 #include "base/range.h"
 #include "block/bounce.h"
 #include "block/drivers.h"
+#include "block/interrupt.h"
 #include "block/iov.h"
 #include "block/nbd_conn.h"
 #include "block/nbd_options.h"
@@ -40,6 +41,8 @@ struct nbd_state {
     struct nbd_target target;
     struct nbd_times times;
     struct nbd_export_info info; /* of the first connection */
+    /* atomic */
+    _Atomic(bool) gives_up; /* no more connections: nbd_interrupt() */
     /* under lock, never held across a yield */
     pthread_mutex_t lock;
     struct nbd_conn *conn; /* with a reference; never NULL once it is open */
@@ -54,6 +57,7 @@ struct nbd_state {
 struct attempt {
     const struct nbd_target *target;
     int timeout_ms;
+    int interrupt_fd; /* or -1 */
     struct nbd_conn *conn;
     char *why;
 };
@@ -62,7 +66,8 @@ static int connect_in_worker(void *opaque)
 {
     struct attempt *attempt = opaque;
 
-    attempt->conn = nbd_conn_open(attempt->target, attempt->timeout_ms, &attempt->why);
+    attempt->conn =
+        nbd_conn_open(attempt->target, attempt->timeout_ms, attempt->interrupt_fd, &attempt->why);
     return 0;
 }
 
@@ -71,14 +76,19 @@ static int co_connect_first(void *opaque)
 {
     struct nbd_state *s = opaque;
     int64_t deadline = clock_get_ns(AIO_CLOCK_RT) + (int64_t)s->times.open_timeout * NS_PER_SEC;
-    struct attempt attempt = {.target = &s->target, .timeout_ms = CONNECT_TIMEOUT_MS};
+    struct attempt attempt = {
+        .target = &s->target,
+        .timeout_ms = CONNECT_TIMEOUT_MS,
+        .interrupt_fd = block_interrupt_fd(),
+    };
 
     if (s->times.open_timeout) {
         attempt.timeout_ms = (int)MIN(s->times.open_timeout * 1000, CONNECT_TIMEOUT_MS);
     }
     for (;;) {
         co_thread_pool(connect_in_worker, &attempt);
-        if (attempt.conn || clock_get_ns(AIO_CLOCK_RT) + RETRY_NS >= deadline) {
+        if (attempt.conn || block_is_interrupted() ||
+            clock_get_ns(AIO_CLOCK_RT) + RETRY_NS >= deadline) {
             break;
         }
         free(attempt.why);
@@ -138,7 +148,11 @@ static int co_reconnect(struct block_node *node, int64_t deadline)
 
     co_mutex_lock(&s->connect_lock);
     for (;;) {
-        struct attempt attempt = {.target = &s->target, .timeout_ms = RECONNECT_TIMEOUT_MS};
+        struct attempt attempt = {
+            .target = &s->target,
+            .timeout_ms = RECONNECT_TIMEOUT_MS,
+            .interrupt_fd = -1, /* a disk's last flush is worth it */
+        };
         struct nbd_conn *conn = get_conn(s);
         bool is_dead = nbd_conn_is_dead(conn);
         nbd_conn_unref(conn);
@@ -186,8 +200,8 @@ static int co_request(struct block_node *node, struct nbd_request *request)
             return ret == -ESHUTDOWN ? -EIO : ret;
         }
         int64_t now = clock_get_ns(AIO_CLOCK_RT);
-        if (deadline && now >= deadline) {
-            return -EIO; /* it keeps breaking */
+        if (atomic_load(&s->gives_up) || (deadline && now >= deadline)) {
+            return -EIO; /* … or it keeps breaking */
         }
         deadline = deadline ? deadline : now + (int64_t)s->times.reconnect_delay * NS_PER_SEC;
         if (co_reconnect(node, deadline) < 0) {
@@ -261,6 +275,16 @@ static void nbd_node_close(struct block_node *node)
     co_mutex_destroy(&s->connect_lock);
     pthread_mutex_destroy(&s->lock);
     nbd_target_free(&s->target);
+}
+
+static void nbd_interrupt(struct block_node *node)
+{
+    struct nbd_state *s = node->state;
+
+    if (s->conn) {
+        atomic_store(&s->gives_up, true);
+        nbd_conn_break(s->conn);
+    }
 }
 
 static bool nbd_reopen(struct block_node *node, unsigned flags, struct error **errp)
@@ -480,6 +504,7 @@ const struct block_driver block_driver_nbd = {
     .co_write_zeroes = nbd_co_write_zeroes,
     .co_block_status = nbd_co_block_status,
     .reopen = nbd_reopen,
+    .interrupt = nbd_interrupt,
     .drain_begin = nbd_drain_begin,
     .drain_end = nbd_drain_end,
 };

@@ -51,6 +51,11 @@ bool nbd_conn_is_dead(struct nbd_conn *conn)
     return atomic_load_explicit(&impl->dead, memory_order_acquire);
 }
 
+void nbd_conn_break(struct nbd_conn *conn)
+{
+    shutdown(conn->impl->fd, SHUT_RDWR);
+}
+
 /* ---- the loop that watches -------------------------------------------------------------------- */
 
 static void on_readable(void *opaque);

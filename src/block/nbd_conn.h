@@ -51,14 +51,17 @@ struct nbd_conn {
     struct nbd_impl *impl;
 };
 
-/* Connects and negotiates; blocks, at most timeout_ms. NULL and a text, to be freed, that says why. A
- * worker thread's. The caller has a reference. */
-struct nbd_conn *nbd_conn_open(const struct nbd_target *target, int timeout_ms, char **why);
+/* Connects and negotiates; blocks, at most timeout_ms, and not when interrupt_fd (or -1) is readable.
+ * NULL and a text, to be freed, that says why. A worker thread's. The caller has a reference. */
+struct nbd_conn *nbd_conn_open(const struct nbd_target *target, int timeout_ms, int interrupt_fd,
+                               char **why);
 void nbd_conn_ref(struct nbd_conn *conn);
 void nbd_conn_unref(struct nbd_conn *conn);
 /* Nobody needs it any more: the server is told, the loop lets go of it. Any loop. */
 void nbd_conn_close(struct nbd_conn *conn);
 bool nbd_conn_is_dead(struct nbd_conn *conn);
+/* It breaks, as if the server had gone. Any loop. */
+void nbd_conn_break(struct nbd_conn *conn);
 /* If another loop watches it, this one does instead; polls the loop of this thread until then. Requests
  * may be pending and may be made meanwhile. Main loop, outside coroutines. */
 void nbd_conn_release_loop(struct nbd_conn *conn);

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <libnbd.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -82,8 +83,42 @@ static bool begin(struct nbd_handle *h, const struct nbd_target *target)
                          : nbd_aio_connect_tcp(h, target->host, target->port)) == 0;
 }
 
+/* Waits for what libnbd waits for, and lets it go on. */
+static bool step(struct nbd_handle *h, int timeout_ms, int interrupt_fd, char **why)
+{
+    unsigned direction = nbd_aio_get_direction(h);
+    bool reads = direction & LIBNBD_AIO_DIRECTION_READ;
+    bool writes = direction & LIBNBD_AIO_DIRECTION_WRITE;
+    struct pollfd p[] = {
+        {.fd = nbd_aio_get_fd(h), .events = (reads ? POLLIN : 0) | (writes ? POLLOUT : 0)},
+        {.fd = interrupt_fd, .events = POLLIN}, /* ignored if it is -1 */
+    };
+    int ret = 0;
+
+    if (p[0].fd < 0) {
+        *why = last_error();
+        return false;
+    }
+    if (poll(p, ARRAY_SIZE(p), timeout_ms) < 0) {
+        return true; /* EINTR: once more, while there is time */
+    }
+    if (p[1].revents) {
+        *why = xstrdup("interrupted by a signal");
+        return false;
+    }
+    if (reads && p[0].revents & ~POLLOUT) {
+        ret = nbd_aio_notify_read(h);
+    } else if (writes && p[0].revents) {
+        ret = nbd_aio_notify_write(h);
+    }
+    if (ret < 0) {
+        *why = last_error();
+    }
+    return ret == 0;
+}
+
 /* Until it is negotiated or the time is over. */
-static bool finish(struct nbd_handle *h, int timeout_ms, char **why)
+static bool finish(struct nbd_handle *h, int timeout_ms, int interrupt_fd, char **why)
 {
     int64_t deadline = clock_get_ns(AIO_CLOCK_RT) + timeout_ms * INT64_C(1000000);
 
@@ -93,8 +128,7 @@ static bool finish(struct nbd_handle *h, int timeout_ms, char **why)
             *why = xasprintf("no answer within %d s", timeout_ms / 1000);
             return false;
         }
-        if (nbd_poll(h, (int)left) < 0) {
-            *why = last_error();
+        if (!step(h, (int)left, interrupt_fd, why)) {
             return false;
         }
     }
@@ -135,7 +169,8 @@ static bool get_info(struct nbd_handle *h, struct nbd_export_info *info, char **
     return true;
 }
 
-struct nbd_conn *nbd_conn_open(const struct nbd_target *target, int timeout_ms, char **why)
+struct nbd_conn *nbd_conn_open(const struct nbd_target *target, int timeout_ms, int interrupt_fd,
+                               char **why)
 {
     struct nbd_export_info info;
     struct nbd_handle *h = nbd_create();
@@ -143,7 +178,7 @@ struct nbd_conn *nbd_conn_open(const struct nbd_target *target, int timeout_ms, 
 
     *why = NULL;
     if (h && begin(h, target)) {
-        if (finish(h, timeout_ms, why) && get_info(h, &info, why)) {
+        if (finish(h, timeout_ms, interrupt_fd, why) && get_info(h, &info, why)) {
             fd = fcntl(nbd_aio_get_fd(h), F_DUPFD_CLOEXEC, 3);
         }
     }

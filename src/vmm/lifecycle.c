@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "block/backend.h"
 #include "block/event.h"
+#include "block/interrupt.h"
 #include "block/node.h"
 #include "chardev/chardev.h"
 #include "device/system.h"
@@ -444,25 +445,6 @@ static void carry_out(uint32_t requests)
     }
 }
 
-int lifecycle_run(void)
-{
-    while (!vm.quit) {
-        uint32_t requests = atomic_exchange(&vm.pending, 0);
-
-        if (requests) {
-            /* It polls. A command would find the VM half-way. */
-            monitors_hold();
-            carry_out(requests);
-            monitors_release();
-        }
-        /* Also after requests: a guest that asks for one reset after the other keeps nobody out. */
-        if (!vm.quit) {
-            aio_loop_poll(vm.loop, !requests);
-        }
-    }
-    return vm.status;
-}
-
 /* ---- signals -------------------------------------------------------------------------------- */
 
 bool lifecycle_take_signal(void)
@@ -483,8 +465,16 @@ bool lifecycle_take_signal(void)
 static void on_signal(void *opaque)
 {
     if (lifecycle_take_signal()) {
+        block_interrupt(); /* a blockdev-add may wait for a server */
         on_shutdown(SYSTEM_CAUSE_HOST_SIGNAL, 0);
     }
+}
+
+/* While the machine is made. The signal stays for whoever waits next, and for lifecycle_run(). */
+static void on_early_signal(void *opaque)
+{
+    aio_set_fd(vm.loop, vm.signal_fd, NULL, NULL, NULL);
+    block_interrupt();
 }
 
 /* Blocked here, before any other thread is made: they come by signalfd. */
@@ -502,9 +492,31 @@ static bool init_signals(struct error **errp)
         error_set_errno(errp, errno, "signalfd");
         return false;
     }
-    aio_set_fd(vm.loop, vm.signal_fd, on_signal, NULL, NULL);
+    aio_set_fd(vm.loop, vm.signal_fd, on_early_signal, NULL, NULL);
     chardev_set_interrupt_fd(vm.signal_fd);
     return true;
+}
+
+/* ---- the main loop -------------------------------------------------------------------------- */
+
+int lifecycle_run(void)
+{
+    aio_set_fd(vm.loop, vm.signal_fd, on_signal, NULL, NULL);
+    while (!vm.quit) {
+        uint32_t requests = atomic_exchange(&vm.pending, 0);
+
+        if (requests) {
+            /* It polls. A command would find the VM half-way. */
+            monitors_hold();
+            carry_out(requests);
+            monitors_release();
+        }
+        /* Also after requests: a guest that asks for one reset after the other keeps nobody out. */
+        if (!vm.quit) {
+            aio_loop_poll(vm.loop, !requests);
+        }
+    }
+    return vm.status;
 }
 
 /* ---- monitor -------------------------------------------------------------------------------- */

@@ -40,7 +40,7 @@ static int setup(void **state)
     kit_make_file("image", SIZE);
     kit_read_file("image", 0, image, SIZE);
     nbdkit("--filter=delay file image rdelay=20ms");
-    conn = nbd_conn_open(&target, 30000, &why);
+    conn = nbd_conn_open(&target, 30000, -1, &why);
     assert_non_null(conn);
     nbd_target_free(&target);
     for (unsigned i = 0; i < BURSTS * BURST; i++) {

@@ -4,10 +4,17 @@ import json
 import os
 import re
 import shutil
+import signal
+import socket
+import struct
 import subprocess
+import threading
+import time
 
+from kit import pci
 from kit.qtest import TIMEOUT
 from vmm.bench import QUIET, Fault, expect, expect_that
+from vmm.disk import disk_driver
 
 QEMU = shutil.which("qemu-system-x86_64")
 NODES = [("query-block", {}), ("query-named-block-nodes", {}),
@@ -183,3 +190,129 @@ def test_drive_order(bench):
     beside_qemu(bench, ["-M", "pc", *drives, *disks[:4], "-device",
                         "virtio-blk-pci,drive=n0,id=disk0,addr=2"],
                 properties("disk0", "addr") + properties(anonymous[0], "addr"))
+
+
+# -- signals while an image is opened ------------------------------------------------------------
+
+
+class SilentServer:
+    """An NBD server that accepts and says nothing, or answers until data is asked for."""
+
+    OPTION, REPLY = 0x49484156454F5054, 0x3E889045565A9
+    ACK, INFO, UNSUPPORTED = 1, 3, 0x80000001
+
+    def __init__(self, negotiates):
+        self.negotiates, self.peers = negotiates, []
+        self.reached = threading.Event()  # a client waits in vain
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        try:
+            while True:
+                peer, _ = self.listener.accept()
+                self.peers.append(peer)
+                if self.negotiates:
+                    self.negotiate(peer, peer.makefile("rb"))
+                self.reached.set()
+        except (OSError, struct.error):
+            pass
+
+    def negotiate(self, peer, stream):
+        peer.sendall(b"NBDMAGICIHAVEOPT" + struct.pack(">H", 3))
+        stream.read(4)
+        while True:
+            _, option, length = struct.unpack(">QII", stream.read(16))
+            stream.read(length)
+            answers = [(self.UNSUPPORTED, b"")]
+            if option == 7:  # NBD_OPT_GO
+                answers = [(self.INFO, struct.pack(">HQH", 0, 1 << 20, 1)), (self.ACK, b"")]
+            for kind, data in answers:
+                peer.sendall(struct.pack(">QIII", self.REPLY, option, kind, len(data)) + data)
+            if option == 7:
+                stream.read(28)  # the first request
+                return
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.listener.close()
+        for peer in self.peers:
+            peer.close()
+
+
+def test_signal_while_opening(bench):
+    """A signal ends a ferry that waits for an NBD server: at once, and nothing is left behind."""
+    make_chain(bench)
+    subprocess.run(["qemu-img", "bitmap", "--add", "top.qcow2", "b0"], cwd=bench.folder, check=True)
+    temporary = bench.folder / "tmp"
+    temporary.mkdir()
+    for number, negotiates, image in (
+            (signal.SIGINT, False, "nbd://{}/x,format=raw"), (signal.SIGTERM, False, "nbd://{}/x"),
+            (signal.SIGHUP, True, "nbd://{}/x"), (signal.SIGTERM, True, "nbd://{}/x,format=qcow2")):
+        with SilentServer(negotiates) as server:
+            with bench.start(
+                    "-accel", "qtest", *QUIET, "-pidfile", "pid", "-chardev",
+                    "socket,id=c0,path=sock,server=on,wait=off", "-drive",
+                    "if=none,id=d0,format=qcow2,file=top.qcow2", "-drive",
+                    "if=none,id=d1,format=raw,file=raw.img,snapshot=on", "-drive",
+                    f"if=none,id=d2,file={image.format(server.address)}", stderr=subprocess.PIPE,
+                    cwd=bench.folder, text=True) as process:
+                try:
+                    expect_that(server.reached.wait(TIMEOUT), "ferry does not come")
+                    time.sleep(0.1)
+                    began = time.monotonic()
+                    process.send_signal(number)
+                    _, output = process.communicate(timeout=TIMEOUT)
+                finally:
+                    process.kill()
+        expect(f"status ({output})", process.returncode, 0)
+        expect_that(re.fullmatch(rf"(ferry: warning: .*\n)*ferry: terminating on signal {int(number)}"
+                                 r" from pid \d+\n", output), f"output {output!r}")
+        expect_that(time.monotonic() - began < 5, "it takes long")
+        left = {path.name for path in bench.folder.iterdir()}
+        expect("files that are left", left & {"pid", "sock"}, set())
+    text = subprocess.run(["qemu-img", "info", "top.qcow2"], cwd=bench.folder, check=True,
+                          stdout=subprocess.PIPE, text=True).stdout
+    expect_that("in-use" not in text, f"an image that was open was not closed: {text}")
+
+
+def test_signal_while_adding(bench):
+    """The same for blockdev-add, to which the client still gets an answer."""
+    for negotiates in (False, True):
+        with SilentServer(negotiates) as server, bench.ferry("-M", "q35") as ferry:
+            host, port = server.address.split(":")
+            ferry.qmp.raw_send(json.dumps({"execute": "blockdev-add", "arguments": {
+                "driver": "qcow2", "node-name": "n", "file": {
+                    "driver": "nbd", "server": {"type": "inet", "host": host, "port": port}}}}))
+            expect_that(server.reached.wait(TIMEOUT), "ferry does not come")
+            time.sleep(0.1)
+            began = time.monotonic()
+            ferry.process.terminate()
+            expect("event", ferry.qmp.event("SHUTDOWN")["data"]["reason"], "host-signal")
+            expect("status", ferry.wait(), 0)
+            expect_that(time.monotonic() - began < 5, "it takes long")
+
+
+def test_signal_spares_disks(bench):
+    """What a guest has written is flushed all the same, over a connection that stays."""
+    image, path = bench.image("flush.img"), bench.folder / "nbd.sock"
+    server = subprocess.Popen([bench.program.parent / "ferry-nbd", "-f", "raw", "-k", path, image])
+    try:
+        end = time.monotonic() + TIMEOUT
+        while not path.exists() and time.monotonic() < end:
+            time.sleep(0.01)
+        with bench.ferry("-M", "q35", "-drive",
+                         f"if=virtio,format=raw,file=nbd+unix:///?socket={path}") as ferry:
+            disk = disk_driver(bench, ferry, "q35")
+            disk.start(1 << pci.F_VERSION_1 | 1 << pci.F_BLK_FLUSH)
+            expect("write", disk.request(pci.OUT, 3, data=b"n" * 512)[0], 0)
+            ferry.process.terminate()
+            ferry.qmp.event("SHUTDOWN")
+            expect("status", ferry.wait(), 0)
+            expect_that(re.fullmatch(r"ferry: terminating on .*\n", ferry.output), ferry.output)
+    finally:
+        server.terminate()
+        server.wait()
