@@ -2,6 +2,7 @@
 """What QMP tells of disks and devices, beside Debian's QEMU, which is asked the same."""
 import json
 import os
+import pathlib
 import re
 import shutil
 import signal
@@ -316,3 +317,19 @@ def test_signal_spares_disks(bench):
     finally:
         server.terminate()
         server.wait()
+
+
+# -- the list of commands ------------------------------------------------------------------------
+
+
+def test_documented_commands(bench):
+    """ferry(1) has the commands that there are."""
+    manual = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "ferry.1").read_text()
+    table = re.search(r'\.\\" QMP commands\n(.*?)\.\\" end', manual, re.DOTALL)
+    if not table:
+        raise Fault("ferry.1 has no table of QMP commands")
+    documented = [name.replace("\\-", "-") for line in table[1].splitlines()
+                  if line.startswith(".B ") for name in line[3:].split()]
+    (commands,) = ask(bench.program, ["-accel", "qtest"], [("query-commands", {})], bench.folder,
+                      bench.env)
+    expect("commands", sorted(documented), sorted(command["name"] for command in commands))
