@@ -15,14 +15,18 @@
 struct option {
     char *key;
     char *value;
-    char *spelled;   /* as the user wrote a negated flag ("nodelay" of key delay), or NULL */
-    bool is_literal; /* in JSON, it stands without quotes */
+    char *spelled; /* as the user wrote a negated flag ("nodelay" of key delay), or NULL */
+    enum option_type type;
+    bool is_strict; /* who wants another type refuses it */
+    bool is_dotted; /* "a.b" was the name of one member */
     bool used;
 };
 
 struct options {
     struct option *items;
     size_t count, capacity;
+    char *prefix; /* "file.": what options_take_prefix() took from the keys; or NULL */
+    bool wants_types;
     /* Keys that were asked for, each once, whether they were there or not. */
     char **asked;
     size_t asked_count;
@@ -52,6 +56,7 @@ void options_free(struct options *opts)
         free(opts->asked[i]);
     free(opts->items);
     free(opts->asked);
+    free(opts->prefix);
     free(opts);
 }
 
@@ -103,37 +108,50 @@ void options_set(struct options *opts, const char *key, const char *value)
     options_set_spelled(opts, key, value, NULL);
 }
 
+static struct option copy_of(const char *key, const struct option *o)
+{
+    return (struct option){
+        .key = xstrdup(key),
+        .value = xstrdup(o->value),
+        .spelled = o->spelled ? xstrdup(o->spelled) : NULL,
+        .type = o->type,
+        .is_strict = o->is_strict,
+        .is_dotted = o->is_dotted,
+    };
+}
+
 void options_merge(struct options *opts, const struct options *from)
 {
     for (size_t i = 0; i < from->count; i++) {
-        const struct option *o = &from->items[i];
-        set_option(opts, (struct option){
-                             .key = xstrdup(o->key),
-                             .value = xstrdup(o->value),
-                             .spelled = o->spelled ? xstrdup(o->spelled) : NULL,
-                             .is_literal = o->is_literal,
-                         });
+        set_option(opts, copy_of(from->items[i].key, &from->items[i]));
     }
 }
 
-void options_set_literal(struct options *opts, const char *key, const char *value)
+void options_set_typed(struct options *opts, const char *key, const char *value,
+                       enum option_type type)
+{
+    set_option(opts, (struct option){.key = xstrdup(key), .value = xstrdup(value), .type = type});
+}
+
+void options_set_json(struct options *opts, const char *key, const char *value,
+                      enum option_type type, bool is_dotted)
 {
     set_option(opts, (struct option){
                          .key = xstrdup(key),
                          .value = xstrdup(value),
-                         .is_literal = true,
+                         .type = type,
+                         .is_strict = true,
+                         .is_dotted = is_dotted,
                      });
 }
 
 void options_copy(struct options *to, const char *key, const struct options *from, size_t index)
 {
     assert(index < from->count);
-    const struct option *o = &from->items[index];
-    set_option(to, (struct option){
-                       .key = xstrdup(key),
-                       .value = xstrdup(o->value),
-                       .is_literal = o->is_literal,
-                   });
+    struct option copy = copy_of(key, &from->items[index]);
+    free(copy.spelled); /* it is another key now */
+    copy.spelled = NULL;
+    set_option(to, copy);
 }
 
 void options_unset(struct options *opts, const char *key)
@@ -165,10 +183,79 @@ const char *options_value(const struct options *opts, size_t index)
     return opts->items[index].value;
 }
 
-bool options_is_literal(const struct options *opts, size_t index)
+char *options_full_key(const struct options *opts, const char *key)
+{
+    return xasprintf("%s%s", opts->prefix ? opts->prefix : "", key);
+}
+
+/* ---- types ---------------------------------------------------------------------------------- */
+
+enum option_type options_type(const struct options *opts, size_t index)
 {
     assert(index < opts->count);
-    return opts->items[index].is_literal;
+    return opts->items[index].type;
+}
+
+void options_error_type(const struct options *opts, const char *key, const char *what,
+                        struct error **errp)
+{
+    autofree char *full = options_full_key(opts, key);
+
+    error_set(errp, "Invalid parameter type for '%s', expected: %s", full, what);
+}
+
+static bool check_type(const struct options *opts, const struct option *o,
+                       enum option_type expected, struct error **errp)
+{
+    static const char *const names[] = {
+        [OPTION_UNTYPED] = "string", [OPTION_STRING] = "string", [OPTION_INTEGER] = "integer",
+        [OPTION_REAL] = "number",    [OPTION_BOOL] = "boolean",  [OPTION_NULL] = "null",
+        [OPTION_OBJECT] = "object",  [OPTION_ARRAY] = "array",
+    };
+
+    if (!o->is_strict || o->type == expected) {
+        return true;
+    }
+    options_error_type(opts, o->key, names[expected], errp);
+    return false;
+}
+
+bool options_check_type(const struct options *opts, const char *key, enum option_type expected,
+                        struct error **errp)
+{
+    const struct option *o = find(opts, key);
+    return !o || check_type(opts, o, expected, errp);
+}
+
+void options_loosen(struct options *opts)
+{
+    for (size_t i = 0; i < opts->count; i++) {
+        opts->items[i].is_strict = opts->items[i].is_dotted = false;
+    }
+}
+
+bool options_check_nested(const struct options *opts, struct error **errp)
+{
+    for (size_t i = 0; i < opts->count; i++) {
+        const char *key = opts->items[i].key;
+        if (opts->items[i].is_dotted) {
+            error_set(errp,
+                      "Parameter '%s' is unexpected: in JSON an object is a member, \"%.*s\": {…}",
+                      key, (int)strcspn(key, "."), key);
+            return false;
+        }
+    }
+    return true;
+}
+
+void options_want_types(struct options *opts)
+{
+    opts->wants_types = true;
+}
+
+bool options_wants_types(const struct options *opts)
+{
+    return opts->wants_types;
 }
 
 /* ---- getters -------------------------------------------------------------------------------- */
@@ -183,14 +270,33 @@ static void remember(struct options *opts, const char *key)
     opts->asked[opts->asked_count++] = xstrdup(key);
 }
 
-const char *options_get(struct options *opts, const char *key)
+void options_offer(struct options *opts, const char *key)
+{
+    remember(opts, key);
+}
+
+static struct option *use(struct options *opts, const char *key)
 {
     remember(opts, key);
     struct option *o = find(opts, key);
-    if (!o)
-        return NULL;
-    o->used = true;
-    return o->value;
+    if (o)
+        o->used = true;
+    return o;
+}
+
+const char *options_get(struct options *opts, const char *key)
+{
+    const struct option *o = use(opts, key);
+    return o ? o->value : NULL;
+}
+
+/* False if it is there and of another type. *text: the value, or NULL. */
+static bool get_typed(struct options *opts, const char *key, enum option_type expected,
+                      const char **text, struct error **errp)
+{
+    const struct option *o = use(opts, key);
+    *text = o ? o->value : NULL;
+    return !o || check_type(opts, o, expected, errp);
 }
 
 char *options_take(struct options *opts, const char *key)
@@ -207,17 +313,22 @@ char *options_take(struct options *opts, const char *key)
 
 bool options_get_bool(struct options *opts, const char *key, bool *value, struct error **errp)
 {
-    const char *text = options_get(opts, key);
+    const char *text;
+    if (!get_typed(opts, key, OPTION_BOOL, &text, errp))
+        return false;
     if (!text || parse_bool(text, value))
         return true;
-    error_set(errp, "option '%s': '%s' is neither 'on' nor 'off'", key, text);
+    autofree char *full = options_full_key(opts, key);
+    error_set(errp, "option '%s': '%s' is neither 'on' nor 'off'", full, text);
     return false;
 }
 
 bool options_get_uint(struct options *opts, const char *key, uint64_t min, uint64_t max,
                       uint64_t *value, struct error **errp)
 {
-    const char *text = options_get(opts, key);
+    const char *text;
+    if (!get_typed(opts, key, OPTION_INTEGER, &text, errp))
+        return false;
     if (!text)
         return true;
     uint64_t v;
@@ -225,7 +336,8 @@ bool options_get_uint(struct options *opts, const char *key, uint64_t min, uint6
         *value = v;
         return true;
     }
-    error_set(errp, "option '%s': '%s' is not a number from %llu to %llu", key, text,
+    autofree char *full = options_full_key(opts, key);
+    error_set(errp, "option '%s': '%s' is not a number from %llu to %llu", full, text,
               (unsigned long long)min, (unsigned long long)max);
     return false;
 }
@@ -233,13 +345,16 @@ bool options_get_uint(struct options *opts, const char *key, uint64_t min, uint6
 bool options_get_size(struct options *opts, const char *key, uint64_t unit, uint64_t *value,
                       struct error **errp)
 {
-    const char *text = options_get(opts, key);
+    const char *text;
+    if (!get_typed(opts, key, OPTION_INTEGER, &text, errp))
+        return false;
     if (!text || parse_size(text, unit, value))
         return true;
+    autofree char *full = options_full_key(opts, key);
     error_set(errp,
               "option '%s': '%s' is not a size below 16 EiB; write a number and optionally one of "
               "the suffixes k, M, G, T, P, E",
-              key, text);
+              full, text);
     return false;
 }
 
@@ -259,7 +374,9 @@ static char *list_names(const char *const *names)
 bool options_get_enum(struct options *opts, const char *key, const char *const *names, int *value,
                       struct error **errp)
 {
-    const char *text = options_get(opts, key);
+    const char *text;
+    if (!get_typed(opts, key, OPTION_STRING, &text, errp))
+        return false;
     if (!text)
         return true;
     for (int i = 0; names[i]; i++) {
@@ -269,7 +386,8 @@ bool options_get_enum(struct options *opts, const char *key, const char *const *
         }
     }
     autofree char *list = list_names(names);
-    error_set(errp, "option '%s': '%s' is unknown; use %s", key, text, list);
+    autofree char *full = options_full_key(opts, key);
+    error_set(errp, "option '%s': '%s' is unknown; use %s", full, text, list);
     return false;
 }
 
@@ -277,6 +395,8 @@ struct options *options_take_prefix(struct options *opts, const char *prefix)
 {
     struct options *taken = options_new();
     size_t length = strlen(prefix);
+    taken->prefix = xasprintf("%s%s.", opts->prefix ? opts->prefix : "", prefix);
+    taken->wants_types = opts->wants_types;
     for (size_t i = 0; i < opts->count;) {
         struct option *o = &opts->items[i];
         if (strncmp(o->key, prefix, length) != 0 || o->key[length] != '.') {
@@ -289,19 +409,26 @@ struct options *options_take_prefix(struct options *opts, const char *prefix)
     return taken;
 }
 
+void options_error_unknown(const struct options *opts, size_t index, const char *what,
+                           struct error **errp)
+{
+    assert(index < opts->count);
+    const struct option *o = &opts->items[index];
+    const char *name = o->spelled ? o->spelled : o->key;
+    const char *near = nearest_name(name, (const char *const *)opts->asked, opts->asked_count);
+    if (near)
+        error_set(errp, "%s: unknown option '%s'; did you mean '%s'?", what, name, near);
+    else
+        error_set(errp, "%s: unknown option '%s'", what, name);
+}
+
 bool options_check_used(const struct options *opts, const char *what, struct error **errp)
 {
     for (size_t i = 0; i < opts->count; i++) {
-        const struct option *o = &opts->items[i];
-        if (o->used)
-            continue;
-        const char *name = o->spelled ? o->spelled : o->key;
-        const char *near = nearest_name(name, (const char *const *)opts->asked, opts->asked_count);
-        if (near)
-            error_set(errp, "%s: unknown option '%s'; did you mean '%s'?", what, name, near);
-        else
-            error_set(errp, "%s: unknown option '%s'", what, name);
-        return false;
+        if (!opts->items[i].used) {
+            options_error_unknown(opts, i, what, errp);
+            return false;
+        }
     }
     return true;
 }

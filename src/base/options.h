@@ -7,7 +7,8 @@
  *     "," within a value is doubled, "flag" means flag=on; a later key overrides an earlier one;
  *   - a JSON object, when the text starts with '{': nested members become dotted keys
  *     ("file.driver"), elements of arrays "key.0", "key.1"; true and false become on and off. As
- *     in QEMU, a string may also stand in single quotes.
+ *     in QEMU, a string may also stand in single quotes. What a value was in JSON is kept, and the
+ *     getters refuse what is of another type ("5" is no number), unless options_loosen() was called.
  *
  * Each getter marks its key as used. options_check_used() then refuses the keys that nobody asked
  * for, by name, with the nearest one that was asked for as a suggestion. So unknown options are
@@ -26,6 +27,19 @@
 
 struct options;
 
+/* What a value is in JSON. OPTION_UNTYPED: it is from a comma list or from the program, and may stand for
+ * anything. */
+enum option_type {
+    OPTION_UNTYPED,
+    OPTION_STRING,
+    OPTION_INTEGER,
+    OPTION_REAL,
+    OPTION_BOOL,
+    OPTION_NULL,
+    OPTION_OBJECT, /* {} */
+    OPTION_ARRAY   /* [] */
+};
+
 /* implied_key: key of a first item without '=', or NULL if there is none. */
 struct options *options_parse(const char *text, const char *implied_key, struct error **errp);
 /* From a JSON object (json_t of jansson, as in QMP arguments); a null becomes "", like {} and []. */
@@ -37,12 +51,34 @@ void options_free(struct options *opts);
 void options_set(struct options *opts, const char *key, const char *value);
 /* Puts all of `from` into opts; what is in both becomes as in `from`. */
 void options_merge(struct options *opts, const struct options *from);
-/* As options_set(); the value is no string in JSON: a number, a truth value, a null. */
-void options_set_literal(struct options *opts, const char *key, const char *value);
+/* As options_set(); in JSON the value is of that type. No getter refuses it for that. */
+void options_set_typed(struct options *opts, const char *key, const char *value,
+                       enum option_type type);
 /* Item `index` of `from`, by another name. */
 void options_copy(struct options *to, const char *key, const struct options *from, size_t index);
 void options_unset(struct options *opts, const char *key);
 bool options_has(const struct options *opts, const char *key); /* does not mark it as used */
+
+/* What item `index` was in JSON. */
+enum option_type options_type(const struct options *opts, size_t index);
+/* False, and an error that names the key, if it is there and was written in JSON as anything but
+ * `expected`. */
+bool options_check_type(const struct options *opts, const char *key, enum option_type expected,
+                        struct error **errp);
+/* The error of options_check_type(); what: "an object". */
+void options_error_type(const struct options *opts, const char *key, const char *what,
+                        struct error **errp);
+/* Types need not be right any more: a name json:{…}, say. */
+void options_loosen(struct options *opts);
+/* False if a member's name has a dot in it ("file.driver"), which only file names may have. */
+bool options_check_nested(const struct options *opts, struct error **errp);
+/* Whose values without a type shall get one when somebody knows which: as names of nodes have them.
+ * options_take_prefix() passes it on. */
+void options_want_types(struct options *opts);
+bool options_wants_types(const struct options *opts);
+/* How the user would have to write the key: with what options_take_prefix() took from it. To be
+ * freed. */
+char *options_full_key(const struct options *opts, const char *key);
 
 /* The value, or NULL. Owned by opts. */
 const char *options_get(struct options *opts, const char *key);
@@ -70,6 +106,11 @@ const char *options_value(const struct options *opts, size_t index);
  * reference. */
 struct json_t *options_value_json(const struct options *opts, size_t index);
 
+/* Asks for a key that no getter may ask for, so that it can be suggested. */
+void options_offer(struct options *opts, const char *key);
+/* The error of options_check_used(). */
+void options_error_unknown(const struct options *opts, size_t index, const char *what,
+                           struct error **errp);
 /* False and an error "WHAT: unknown option 'KEY'; did you mean 'NEAR'?" if a key was never asked
  * for. */
 bool options_check_used(const struct options *opts, const char *what, struct error **errp);

@@ -8,7 +8,8 @@
 /* As options_set(); errors about the key quote `spelled` instead, if it is not NULL. */
 void options_set_spelled(struct options *opts, const char *key, const char *value,
                          const char *spelled);
-/* options_set_literal() has set it. */
-bool options_is_literal(const struct options *opts, size_t index);
+/* From JSON: getters of another type refuse it. is_dotted: see options_check_nested(). */
+void options_set_json(struct options *opts, const char *key, const char *value,
+                      enum option_type type, bool is_dotted);
 
 #endif

@@ -84,11 +84,17 @@ static bool parse_list(struct options *opts, const char *text, const char *impli
 
 /* ---- JSON ----------------------------------------------------------------------------------- */
 
-static bool flatten(struct options *opts, const char *key, const json_t *value, unsigned depth,
+/* Where a value is: depth in objects and arrays; is_dotted: a name on the way there has a dot. */
+struct place {
+    unsigned depth;
+    bool is_dotted;
+};
+
+static bool flatten(struct options *opts, const char *key, const json_t *value, struct place place,
                     struct error **errp);
 
 static bool flatten_object(struct options *opts, const char *prefix, const json_t *object,
-                           unsigned depth, struct error **errp)
+                           struct place place, struct error **errp)
 {
     const char *name;
     const json_t *value;
@@ -100,18 +106,19 @@ static bool flatten_object(struct options *opts, const char *prefix, const json_
             return false;
         }
         autofree char *key = *prefix ? xasprintf("%s.%s", prefix, name) : xstrdup(name);
-        if (!flatten(opts, key, value, depth, errp))
+        struct place below = {place.depth, place.is_dotted || strchr(name, '.')};
+        if (!flatten(opts, key, value, below, errp))
             return false;
     }
     return true;
 }
 
 static bool flatten_array(struct options *opts, const char *prefix, const json_t *array,
-                          unsigned depth, struct error **errp)
+                          struct place place, struct error **errp)
 {
     for (size_t i = 0; i < json_array_size(array); i++) {
         autofree char *key = xasprintf("%s.%zu", prefix, i);
-        if (!flatten(opts, key, json_array_get(array, i), depth, errp))
+        if (!flatten(opts, key, json_array_get(array, i), place, errp))
             return false;
     }
     return true;
@@ -135,17 +142,39 @@ static char *scalar_text(const json_t *value)
     }
 }
 
-static bool flatten(struct options *opts, const char *key, const json_t *value, unsigned depth,
+static enum option_type type_of(const json_t *value)
+{
+    switch (json_typeof(value)) {
+    case JSON_STRING:
+        return OPTION_STRING;
+    case JSON_INTEGER:
+        return OPTION_INTEGER;
+    case JSON_REAL:
+        return OPTION_REAL;
+    case JSON_TRUE:
+    case JSON_FALSE:
+        return OPTION_BOOL;
+    case JSON_OBJECT:
+        return OPTION_OBJECT;
+    case JSON_ARRAY:
+        return OPTION_ARRAY;
+    default:
+        return OPTION_NULL;
+    }
+}
+
+static bool flatten(struct options *opts, const char *key, const json_t *value, struct place place,
                     struct error **errp)
 {
-    if (depth == MAX_DEPTH) {
+    if (place.depth == MAX_DEPTH) {
         error_set(errp, "JSON: '%.80s…' is nested more than %d levels deep", key, MAX_DEPTH);
         return false;
     }
+    place.depth++;
     if (json_is_object(value) && json_object_size(value) > 0)
-        return flatten_object(opts, key, value, depth + 1, errp);
+        return flatten_object(opts, key, value, place, errp);
     if (json_is_array(value) && json_array_size(value) > 0)
-        return flatten_array(opts, key, value, depth + 1, errp);
+        return flatten_array(opts, key, value, place, errp);
 
     /* {"a.b": 1, "a": {"b": 2}}: the order of members has no meaning, so neither overrides. */
     if (options_has(opts, key)) {
@@ -158,25 +187,30 @@ static bool flatten(struct options *opts, const char *key, const json_t *value, 
     }
     /* {} and [] become "" rather than nothing: whoever knows no such option must see it. */
     autofree char *text = scalar_text(value);
-    if (json_is_number(value) || json_is_boolean(value) || json_is_null(value))
-        options_set_literal(opts, key, text);
-    else
-        options_set(opts, key, text);
+    options_set_json(opts, key, text, type_of(value), place.is_dotted);
     return true;
 }
 
 json_t *options_value_json(const struct options *opts, size_t index)
 {
     const char *text = options_value(opts, index);
-    if (!options_is_literal(opts, index)) {
-        autofree char *repaired = utf8_repair(text);
-        return json_string(repaired);
-    }
-    if (!*text)
-        return json_null();
-    if (!strcmp(text, "on") || !strcmp(text, "off"))
+    switch (options_type(opts, index)) {
+    case OPTION_INTEGER:
+    case OPTION_REAL:
+        return json_loads(text, JSON_DECODE_ANY, NULL);
+    case OPTION_BOOL:
         return json_boolean(!strcmp(text, "on"));
-    return json_loads(text, JSON_DECODE_ANY, NULL);
+    case OPTION_NULL:
+        return json_null();
+    case OPTION_OBJECT:
+        return json_object();
+    case OPTION_ARRAY:
+        return json_array();
+    default:
+        break;
+    }
+    autofree char *repaired = utf8_repair(text);
+    return json_string(repaired);
 }
 
 struct options *options_from_json(const struct json_t *object, struct error **errp)
@@ -186,7 +220,7 @@ struct options *options_from_json(const struct json_t *object, struct error **er
         return NULL;
     }
     struct options *opts = options_new();
-    if (!flatten_object(opts, "", object, 0, errp)) {
+    if (!flatten_object(opts, "", object, (struct place){0}, errp)) {
         options_free(opts);
         return NULL;
     }

@@ -418,7 +418,33 @@ static char *blkdebug_plain_name(const struct block_node *node, bool has_options
     return xasprintf("blkdebug:%s:%s", name, node->file->filename);
 }
 
-static const char *const strong_options[] = {"config", "inject-error.", "set-state.", NULL};
+static const struct node_option options[] = {
+    {"image", NODE_OPTION_CHILD},
+    {"config", NODE_OPTION_STRING, true},
+    {"inject-error.*.event", NODE_OPTION_STRING, true},
+    {"inject-error.*.state", NODE_OPTION_INTEGER, true},
+    {"inject-error.*.iotype", NODE_OPTION_STRING, true},
+    {"inject-error.*.errno", NODE_OPTION_INTEGER, true},
+    {"inject-error.*.sector", NODE_OPTION_INTEGER, true},
+    {"inject-error.*.delay", NODE_OPTION_INTEGER, true},
+    {"inject-error.*.once", NODE_OPTION_BOOL, true},
+    {"inject-error.*.immediately", NODE_OPTION_BOOL, true},
+    {"set-state.*.event", NODE_OPTION_STRING, true},
+    {"set-state.*.state", NODE_OPTION_INTEGER, true},
+    {"set-state.*.new_state", NODE_OPTION_INTEGER, true},
+    {"align", NODE_OPTION_SIZE, true},
+    {"max-transfer", NODE_OPTION_SIZE, true},
+    {"opt-write-zero", NODE_OPTION_SIZE, true},
+    {"max-write-zero", NODE_OPTION_SIZE, true},
+    {"opt-discard", NODE_OPTION_SIZE, true},
+    {"max-discard", NODE_OPTION_SIZE, true},
+    {"write-log", NODE_OPTION_STRING},
+    {"take-child-perms", NODE_OPTION_STRING},
+    {"take-child-perms.*", NODE_OPTION_STRING},
+    {"unshare-child-perms", NODE_OPTION_STRING},
+    {"unshare-child-perms.*", NODE_OPTION_STRING},
+    {NULL},
+};
 
 const struct block_driver block_driver_blkdebug = {
     .name = "blkdebug",
@@ -427,7 +453,7 @@ const struct block_driver block_driver_blkdebug = {
     .is_protocol = true,
     .is_filter = true,
     .state_size = sizeof(struct blkdebug_state),
-    .strong_options = strong_options,
+    .options = options,
     .plain_name = blkdebug_plain_name,
     .supported_flags = BLOCK_REQ_FUA,
     .open = blkdebug_open,

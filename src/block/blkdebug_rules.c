@@ -119,7 +119,8 @@ static bool get_event(struct options *opts, struct blkdebug_rule *rule, struct e
     int event = 0;
 
     if (!options_has(opts, "event")) {
-        error_set(errp, "Missing event name for rule; give event=");
+        autofree char *key = options_full_key(opts, "event");
+        error_set(errp, "Missing event name for rule; give %s=", key);
         return false;
     }
     if (!options_get_enum(opts, "event", block_debug_event_names, &event, errp)) {
@@ -182,9 +183,6 @@ static bool parse_list(struct blkdebug_rules *rules, enum action action, struct 
 
         if (options_count(one)) {
             ok = parse_rule(rules, action, one, name, errp);
-            if (!ok) {
-                error_prepend(errp, "%s: ", name);
-            }
         } else {
             error_set(errp,
                       "'%s.%s' does not belong to a list; the first is '%s.0.event', and no "

@@ -9,6 +9,11 @@ bool blockdev_add(struct options *opts, struct error **errp)
         error_set(errp, "'node-name' must be specified for the root node");
         return false;
     }
+    if (!options_check_type(opts, "node-name", OPTION_STRING, errp) ||
+        !options_check_nested(opts, errp)) {
+        return false;
+    }
+    options_want_types(opts);
     struct block_node *node = block_node_open(opts, BLOCK_OPEN_RDWR, errp);
     if (node) {
         node->monitor_owned = true;

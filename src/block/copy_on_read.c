@@ -321,11 +321,18 @@ static int cor_co_discard(struct block_node *node, uint64_t offset, uint64_t len
     return ret;
 }
 
+static const struct node_option options[] = {
+    {"file", NODE_OPTION_CHILD},
+    {"bottom", NODE_OPTION_STRING},
+    {NULL},
+};
+
 const struct block_driver block_driver_copy_on_read = {
     .name = "copy-on-read",
     .help = "what is read from backing files goes to the image; file=, bottom=",
     .is_filter = true,
     .state_size = sizeof(struct cor_state),
+    .options = options,
     .supported_flags = BLOCK_REQ_FUA | BLOCK_REQ_COMPRESSED,
     .open = cor_open,
     .close = cor_close,

@@ -67,6 +67,22 @@ struct block_limits {
     uint64_t max_discard, max_write_zeroes; /* bytes, multiples of the alignments */
 };
 
+enum node_option_type {
+    NODE_OPTION_STRING,
+    NODE_OPTION_BOOL,
+    NODE_OPTION_INTEGER,
+    NODE_OPTION_SIZE,
+    NODE_OPTION_CHILD,         /* a node's name; what is below "NAME." is for the child */
+    NODE_OPTION_OPTIONAL_CHILD /* the same; null and "" say that there is none */
+};
+
+/* An option that a node of the driver may have. */
+struct node_option {
+    const char *name; /* a '*' stands for anything between dots: "set-state.*.event" */
+    enum node_option_type type;
+    bool is_strong; /* it changes what is read, or from where */
+};
+
 struct block_driver {
     const char *name; /* "raw", "file" */
     bool is_protocol;
@@ -75,9 +91,9 @@ struct block_driver {
     bool keeps_metadata;
     size_t state_size;
     const char *help;
-    /* Of its own options, those that change what is read, or from where ("server.": all below); NULL:
-     * none. filename= is one for all. */
-    const char *const *strong_options;
+    /* Its own options, up to one without a name; others are refused before it is opened. NULL: only
+     * the driver knows them. */
+    const struct node_option *options;
     /* BLOCK_REQ_FUA if co_pwritev and co_write_zeroes do that themselves; else a flush follows.
      * BLOCK_REQ_COMPRESSED if there are compressed clusters. */
     unsigned supported_flags;

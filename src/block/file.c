@@ -324,11 +324,19 @@ static char *file_plain_name(const struct block_node *node, bool has_options)
     return block_filename_of_path(node->filename);
 }
 
+static const struct node_option options[] = {
+    {"filename", NODE_OPTION_STRING, true},
+    {"aio", NODE_OPTION_STRING},
+    {"locking", NODE_OPTION_STRING},
+    {NULL},
+};
+
 const struct block_driver block_driver_file = {
     .name = "file",
     .help = "a host file; filename=, aio=threads|io_uring|native, locking=auto|on|off",
     .is_protocol = true,
     .state_size = sizeof(struct file_state),
+    .options = options,
     .plain_name = file_plain_name,
     .supported_flags = BLOCK_REQ_FUA,
     .open = file_open,
@@ -354,6 +362,7 @@ const struct block_driver block_driver_host_device = {
     .help = "a host block device; filename=, aio=threads|io_uring|native, locking=auto|on|off",
     .is_protocol = true,
     .state_size = sizeof(struct file_state),
+    .options = options,
     .plain_name = file_plain_name,
     .supported_flags = BLOCK_REQ_FUA,
     .open = host_device_open,

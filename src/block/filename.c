@@ -132,6 +132,7 @@ static struct options *parse_json(const char *filename, struct error **errp)
     }
     struct options *opts = options_parse(json, NULL, errp);
     if (opts) {
+        options_loosen(opts);
         block_filename_add_drivers(opts);
     } else {
         error_prepend(errp, "Could not parse the JSON options: ");

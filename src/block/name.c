@@ -11,32 +11,16 @@
 #include "base/alloc.h"
 #include "base/options.h"
 #include "base/range.h"
+#include "block/node_option.h"
 
 /* ---- strong options --------------------------------------------------------------------------- */
-
-static bool is_strong(const struct block_driver *driver, const char *key)
-{
-    const char *const *strong = driver->strong_options;
-
-    if (!strcmp(key, "filename")) {
-        return true;
-    }
-    for (; strong && *strong; strong++) {
-        size_t length = strlen(*strong);
-        bool is_prefix = (*strong)[length - 1] == '.';
-        if (is_prefix ? !strncmp(key, *strong, length) : !strcmp(key, *strong)) {
-            return true;
-        }
-    }
-    return false;
-}
 
 void block_name_keep_options(struct block_node *node, const struct options *opts)
 {
     node->strong = json_object();
     for (size_t i = 0; i < options_count(opts); i++) {
         const char *key = options_key(opts, i);
-        if (is_strong(node->driver, key)) {
+        if (node_option_is_strong(node->driver, key)) {
             json_object_set_new_nocheck(node->strong, key, options_value_json(opts, i));
         }
     }
@@ -62,9 +46,10 @@ bool block_name_overrides_backing(const struct block_node *node)
 
 /* The order that QEMU's tools print members in, so that texts can be compared. Others follow as given. */
 static const char *const first_keys[] = {
-    "data-file",   "backing", "offset", "read-zeroes", "server.host",    "server.path",
-    "server.port", "port",    "host",   "image",       "throttle-group", "driver",
-    "size",        "config",  "path",   "export",      "server.type",    "file",
+    "data-file",      "backing",      "offset",      "read-zeroes", "server.host",
+    "server.path",    "server.port",  "port",        "host",        "image",
+    "throttle-group", "max-transfer", "driver",      "size",        "config",
+    "path",           "export",       "server.type", "file",
 };
 
 /* Moves a member to the end of another object. */

@@ -12,7 +12,7 @@
  *
  * As in QEMU, a plain name is one that opens the same; else all strong options are in the name, those
  * that change what is read (driver, filename, the driver's own list), with those of all children. What
- * was given as a number in JSON is one there. A backing file is among them only if it is not the one that the
+ * was given as a number in JSON, or by -blockdev, is one there. A backing file is among them only if it is not the one that the
  * image names. So names differ where nodes do, but two names may mean one file ("./a", a link): compare
  * nodes by block_name_is_same().
  *

@@ -480,8 +480,23 @@ static char *nbd_plain_name(const struct block_node *node, bool has_options)
     return nbd_target_text(&((const struct nbd_state *)node->state)->target);
 }
 
-static const char *const strong_options[] = {
-    "server.", "path", "host", "port", "export", "tls", "tls-creds", "tls-hostname", NULL,
+static const struct node_option options[] = {
+    {"server.type", NODE_OPTION_STRING, true},
+    {"server.host", NODE_OPTION_STRING, true},
+    {"server.port", NODE_OPTION_STRING, true},
+    {"server.path", NODE_OPTION_STRING, true},
+    {"server.cid", NODE_OPTION_STRING}, /* of types that are refused by name */
+    {"server.str", NODE_OPTION_STRING},
+    {"path", NODE_OPTION_STRING, true},
+    {"host", NODE_OPTION_STRING, true},
+    {"port", NODE_OPTION_STRING, true},
+    {"export", NODE_OPTION_STRING, true},
+    {"tls", NODE_OPTION_BOOL, true},
+    {"tls-creds", NODE_OPTION_STRING, true},
+    {"tls-hostname", NODE_OPTION_STRING, true},
+    {"reconnect-delay", NODE_OPTION_INTEGER},
+    {"open-timeout", NODE_OPTION_INTEGER},
+    {NULL},
 };
 
 const struct block_driver block_driver_nbd = {
@@ -490,7 +505,7 @@ const struct block_driver block_driver_nbd = {
             "tls-creds=, reconnect-delay=, open-timeout=",
     .is_protocol = true,
     .state_size = sizeof(struct nbd_state),
-    .strong_options = strong_options,
+    .options = options,
     .plain_name = nbd_plain_name,
     .supported_flags = BLOCK_REQ_FUA,
     .open = nbd_open,

@@ -18,6 +18,7 @@
 #include "block/bitmap.h"
 #include "block/name.h"
 #include "block/node_int.h"
+#include "block/node_option.h"
 
 #define NODE_NAME_MAX 31 /* as QEMU */
 
@@ -112,10 +113,13 @@ static char *take_name(struct options *opts, struct error **errp)
 
 static const struct block_driver *take_driver(struct options *opts, struct error **errp)
 {
+    if (!options_check_type(opts, "driver", OPTION_STRING, errp)) {
+        return NULL;
+    }
     autofree char *name = options_take(opts, "driver");
-
     if (!name) {
-        error_set(errp, "Parameter 'driver' is missing");
+        autofree char *key = options_full_key(opts, "driver");
+        error_set(errp, "Parameter '%s' is missing", key);
         return NULL;
     }
     const struct block_driver *driver = block_driver_find(name);
@@ -254,7 +258,8 @@ struct block_node *block_node_open(struct options *opts, unsigned flags, struct 
     const struct block_driver *driver = take_driver(opts, errp);
     bool is_told = options_has(opts, "read-only");
 
-    if (!driver || !block_node_parse_flags(opts, &flags, errp)) {
+    if (!driver || !node_options_check(driver, opts, errp) ||
+        !block_node_parse_flags(opts, &flags, errp)) {
         return NULL;
     }
     char *name = take_name(opts, errp);

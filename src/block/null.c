@@ -102,14 +102,19 @@ static char *null_plain_name(const struct block_node *node, bool has_options)
     return has_options ? NULL : xasprintf("%s://", node->driver->name);
 }
 
-static const char *const strong_options[] = {"size", "read-zeroes", NULL};
+static const struct node_option options[] = {
+    {"size", NODE_OPTION_SIZE, true},
+    {"latency-ns", NODE_OPTION_INTEGER},
+    {"read-zeroes", NODE_OPTION_BOOL, true},
+    {NULL},
+};
 
 const struct block_driver block_driver_null_co = {
     .name = "null-co",
     .help = "no data at all, for measuring; size=, latency-ns=, read-zeroes=",
     .is_protocol = true,
     .state_size = sizeof(struct null_state),
-    .strong_options = strong_options,
+    .options = options,
     .plain_name = null_plain_name,
     .supported_flags = BLOCK_REQ_FUA,
     .open = null_open,
@@ -128,7 +133,7 @@ const struct block_driver block_driver_null_aio = {
     .help = "as null-co",
     .is_protocol = true,
     .state_size = sizeof(struct null_state),
-    .strong_options = strong_options,
+    .options = options,
     .plain_name = null_plain_name,
     .supported_flags = BLOCK_REQ_FUA,
     .open = null_open,

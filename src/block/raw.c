@@ -207,13 +207,18 @@ static int raw_co_block_status(struct block_node *node, uint64_t offset, uint64_
     return status | BLOCK_STATUS_ALLOCATED;
 }
 
-static const char *const strong_options[] = {"offset", "size", NULL};
+static const struct node_option options[] = {
+    {"offset", NODE_OPTION_SIZE, true},
+    {"size", NODE_OPTION_SIZE, true},
+    {"file", NODE_OPTION_CHILD},
+    {NULL},
+};
 
 const struct block_driver block_driver_raw = {
     .name = "raw",
     .help = "the bytes of the file as they are; offset=, size=",
     .state_size = sizeof(struct raw_state),
-    .strong_options = strong_options,
+    .options = options,
     .supported_flags = BLOCK_REQ_FUA,
     .image = &raw_image_ops,
     .open = raw_open,

@@ -117,14 +117,18 @@ static void throttle_drain_end(struct block_node *node)
     throttle_member_drain_end(&s->member);
 }
 
-static const char *const strong_options[] = {"throttle-group", NULL};
+static const struct node_option options[] = {
+    {"throttle-group", NODE_OPTION_STRING, true},
+    {"file", NODE_OPTION_CHILD},
+    {NULL},
+};
 
 const struct block_driver block_driver_throttle = {
     .name = "throttle",
     .help = "limits the rate of requests; throttle-group=, file=",
     .is_filter = true,
     .state_size = sizeof(struct throttle_state),
-    .strong_options = strong_options,
+    .options = options,
     .supported_flags = BLOCK_REQ_FUA | BLOCK_REQ_COMPRESSED,
     .open = throttle_open,
     .close = throttle_close,

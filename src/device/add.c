@@ -263,6 +263,22 @@ static bool find_bus(const struct device_type *type, struct options *opts, struc
     return true;
 }
 
+/* A property from item `index`. */
+static bool set_property(struct device *dev, const struct options *opts, size_t index,
+                         struct error **errp)
+{
+    const char *key = options_key(opts, index), *value = options_value(opts, index);
+    const struct property *prop = device_type_property(dev->type, key);
+
+    if (prop && prop->kind->number_text && options_type(opts, index) == OPTION_INTEGER) {
+        autofree char *text = prop->kind->number_text(value);
+        return device_set(dev, key, text, errp);
+    }
+    enum option_type json = prop && prop->kind->json ? prop->kind->json : OPTION_STRING;
+    return (!prop || options_check_type(opts, key, json, errp)) &&
+           device_set(dev, key, value, errp);
+}
+
 /* All keys but those of the framing are properties. */
 static bool set_properties(struct device *dev, struct options *opts, const char *const *framing,
                            struct error **errp)
@@ -273,7 +289,7 @@ static bool set_properties(struct device *dev, struct options *opts, const char 
         for (const char *const *f = framing; *f; f++) {
             skip |= strcmp(key, *f) == 0;
         }
-        if (!skip && !device_set(dev, key, options_get(opts, key), errp)) {
+        if (!skip && !set_property(dev, opts, i, errp)) {
             return false;
         }
     }

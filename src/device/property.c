@@ -66,6 +66,7 @@ static void bool_default(const struct property *prop, void *field)
 
 const struct property_kind property_bool = {
     .name = "bool",
+    .json = OPTION_BOOL,
     .parse = bool_parse,
     .print = bool_print,
     .set_default = bool_default,
@@ -99,6 +100,7 @@ const struct property_kind property_bool = {
     }                                                                                              \
     const struct property_kind property_bit##bits = {                                              \
         .name = "bool",                                                                            \
+        .json = OPTION_BOOL,                                                                       \
         .parse = bit##bits##_parse,                                                                \
         .print = bit##bits##_print,                                                                \
         .set_default = bit##bits##_default,                                                        \
@@ -162,6 +164,7 @@ static bool parse_bytes(const struct device *dev, const struct property *prop, c
     }                                                                                              \
     const struct property_kind property_##kind = {                                                 \
         .name = help_name,                                                                         \
+        .json = OPTION_INTEGER,                                                                    \
         .parse = kind##_parse,                                                                     \
         .print = kind##_print,                                                                     \
         .set_default = kind##_default,                                                             \
@@ -204,6 +207,7 @@ static void int32_default(const struct property *prop, void *field)
 
 const struct property_kind property_int32 = {
     .name = "int32",
+    .json = OPTION_INTEGER,
     .parse = int32_parse,
     .print = int32_print,
     .set_default = int32_default,
@@ -350,8 +354,19 @@ static char *pci_address_print(const struct device *dev, const struct property *
     return address < 0 ? NULL : xasprintf("%02x.%x", address >> 3, address & 7);
 }
 
+/* In JSON a number has the slot and the function in it: 9 is 01.1. */
+static char *devfn_text(const char *number)
+{
+    uint64_t devfn;
+
+    return parse_uint(number, &devfn) && devfn < 256
+               ? xasprintf("%02x.%x", (unsigned)devfn >> 3, (unsigned)devfn & 7)
+               : xstrdup(number);
+}
+
 const struct property_kind property_pci_address = {
     .name = "int32",
+    .number_text = devfn_text,
     .parse = pci_address_parse,
     .print = pci_address_print,
     .set_default = int32_default,

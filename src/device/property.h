@@ -20,12 +20,16 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/options.h"
 
 struct device;
 struct property;
 
 struct property_kind {
-    const char *name; /* as help prints it: "bool", "uint32", "str", "size", "on/off/auto" */
+    const char *name;      /* as help prints it: "bool", "uint32", "str", "size", "on/off/auto" */
+    enum option_type json; /* what it is in JSON; 0: a string */
+    /* What a number in JSON stands for, as text, to be freed; NULL: json says whether there is one. */
+    char *(*number_text)(const char *number);
     /* text becomes the field; field points into the device. What the field held before is
      * released by parse, if it succeeds. */
     bool (*parse)(struct device *dev, const struct property *prop, void *field, const char *text,

@@ -225,6 +225,62 @@ static void json_values(void **state)
     options_free(opts);
 }
 
+/* In JSON "5" is no number, nor "on" a truth value; from anywhere else they are. */
+static void json_types(void **state)
+{
+    static const char *const names[] = {"on", "5", NULL};
+    struct options *opts =
+        options_parse("{'a': {'number': 5, 'text': '5', 'real': 5.0, 'yes': true,"
+                      "'on': 'on', 'null': null}}",
+                      NULL, NULL);
+    struct options *a = options_take_prefix(opts, "a");
+    struct error *err = NULL;
+    uint64_t number = 0;
+    bool on = false;
+    int index = -1;
+
+    assert_true(options_get_uint(a, "number", 0, 9, &number, NULL) && number == 5);
+    assert_true(options_get_size(a, "number", 1, &number, NULL));
+    assert_true(options_get_bool(a, "yes", &on, NULL) && on);
+    assert_true(options_get_enum(a, "on", names, &index, NULL) && index == 0);
+    assert_false(options_get_uint(a, "text", 0, 9, &number, &err));
+    assert_string_equal(error_message(err),
+                        "Invalid parameter type for 'a.text', expected: integer");
+    error_free(err);
+    assert_false(options_get_size(a, "real", 1, &number, NULL));
+    assert_false(options_get_size(a, "null", 1, &number, NULL));
+    assert_false(options_get_bool(a, "on", &on, NULL));
+    assert_false(options_get_enum(a, "yes", names, &index, NULL));
+    assert_false(options_get_enum(a, "number", names, &index, NULL));
+    assert_true(options_check_type(a, "none", OPTION_STRING, NULL));
+    assert_int_equal(options_type(a, 0), OPTION_INTEGER);
+
+    options_loosen(a);
+    assert_true(options_get_uint(a, "text", 0, 9, &number, NULL));
+    assert_true(options_get_bool(a, "on", &on, NULL));
+    assert_true(options_get_enum(a, "number", names, &index, NULL) && index == 1);
+    options_set_typed(a, "typed", "5", OPTION_INTEGER);
+    assert_true(options_get_enum(a, "typed", names, &index, NULL));
+    options_free(a);
+    options_free(opts);
+}
+
+static void json_dotted_names(void **state)
+{
+    struct options *opts = options_parse("{'a': {'b': 1}}", NULL, NULL);
+    struct error *err = NULL;
+
+    assert_true(options_check_nested(opts, NULL));
+    options_free(opts);
+    opts = options_parse("{'a': {'b.c': {'d': 1}}}", NULL, NULL);
+    assert_false(options_check_nested(opts, &err));
+    assert_non_null(strstr(error_message(err), "'a.b.c.d' is unexpected"));
+    error_free(err);
+    options_loosen(opts);
+    assert_true(options_check_nested(opts, NULL));
+    options_free(opts);
+}
+
 static void malformed_json(void **state)
 {
     expect_refused("{", NULL, "JSON");
@@ -476,6 +532,8 @@ int main(void)
         cmocka_unit_test(long_lists),
         cmocka_unit_test(json),
         cmocka_unit_test(json_values),
+        cmocka_unit_test(json_types),
+        cmocka_unit_test(json_dotted_names),
         cmocka_unit_test(malformed_json),
         cmocka_unit_test(hostile_json),
         cmocka_unit_test(from_json),

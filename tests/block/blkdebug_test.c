@@ -166,14 +166,14 @@ static void refusals(void **state)
                     "A block device must be specified for \"image\": image=NODE-NAME, or "
                     "image.driver=… and its options");
     kit_drive_fails(D "file.inject-error.0.errno=5",
-                    "inject-error.0: Missing event name for rule; give event=");
+                    "Missing event name for rule; give file.inject-error.0.event=");
     kit_drive_fails(D "file.inject-error.0.event=none,file.inject-error.0.foo=1",
-                    "inject-error.0: inject-error.0: unknown option 'foo'");
+                    "block driver 'blkdebug': unknown option 'inject-error.0.foo'");
     kit_drive_fails(D "file.inject-error.1.event=none",
                     "'inject-error.1.event' does not belong to a list; the first is "
                     "'inject-error.0.event', and no number is left out");
     kit_drive_fails(D "file.inject-error.0.event=none,file.inject-error.0.errno=5000",
-                    "inject-error.0: option 'errno': '5000' is not a number from 0 to 4095");
+                    "option 'file.inject-error.0.errno': '5000' is not a number from 0 to 4095");
     kit_drive_fails(D "file.align=3",
                     "Cannot meet constraints with align 3: it must be a power of 2 from 1 to "
                     "1073741824");
@@ -204,7 +204,7 @@ static void refusals(void **state)
                                            "'event = read_aio'");
     write_text("rules", "[inject-error]\nerrno = \"5\"\n");
     kit_drive_fails(D "file.config=rules",
-                    "rules: inject-error.0: Missing event name for rule; give event=");
+                    "rules: Missing event name for rule; give inject-error.0.event=");
 }
 
 /* ---- limits ----------------------------------------------------------------------------------- */

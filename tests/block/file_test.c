@@ -633,9 +633,12 @@ static void reopened_for_writing(void **state)
                   "file.image.driver=file,file.image.filename=odd,if=none");
     struct block_node *root = backend_root(be);
     assert_false(block_node_reopen(root, root->flags | BLOCK_OPEN_RDWR, &err));
-    kit_assert_error(err, "'blkdebug::odd' has 1049088 bytes, not a multiple of the 4096 that "
-                          "cache.direct=on needs to write it; use cache.direct=off "
-                          "(cache=writeback) or make the image longer");
+    kit_assert_error(err,
+                     "'json:{\"image\": {\"driver\": \"file\", \"filename\": \"odd\"}, "
+                     "\"driver\": \"blkdebug\", \"align\": \"4096\"}' has 1049088 bytes, not a "
+                     "multiple of the 4096 that "
+                     "cache.direct=on needs to write it; use cache.direct=off "
+                     "(cache=writeback) or make the image longer");
     assert_false(root->flags & BLOCK_OPEN_RDWR);
     assert_int_equal(kit_read(be, MiB, buffer, 512), 0);
     assert_int_equal(buffer[0], kit_pattern(MiB));

@@ -323,8 +323,10 @@ static void nodes_are_called_what_opens_the_same(void **state)
          "json:{\"driver\": \"raw\", \"size\": 512, \"file\": {\"driver\": \"raw\", "
          "\"file\": " I_FILE "}}"},
         {"driver=raw,file.driver=blkdebug,file.image.filename=i", "blkdebug::i"},
-        {"driver=raw,file.driver=blkdebug,file.align=512,file.image.filename=x:i",
-         "blkdebug::./x:i"},
+        {"driver=raw,file.driver=blkdebug,file.image.filename=x:i", "blkdebug::./x:i"},
+        {"driver=raw,file.driver=blkdebug,file.align=512,file.image.filename=i",
+         "json:{\"driver\": \"raw\", \"file\": {\"image\": " I_FILE
+         ", \"driver\": \"blkdebug\", \"align\": \"512\"}}"},
         {"{'driver':'blkdebug','set-state':[{'event':'l2_update','new_state':2}],'image':{'driver':"
          "'file',"
          "'filename':'i'}}",

@@ -972,7 +972,12 @@ static void refusals(void **state)
                     "nbd: server.type=vsock is not supported; use inet or unix");
     kit_drive_fails(N "server.type=unix,server.host=x", "nbd: server.type=unix needs server.path");
     kit_drive_fails(N "server.type=unix,server.path=x,server.pat=y",
-                    "nbd: server: unknown option 'pat'; did you mean 'path'?");
+                    "block driver 'nbd': unknown option 'server.pat'; did you mean 'server.path'?");
+    /* It does not connect first. */
+    kit_drive_fails(N "server.type=unix,server.path=/nosuch,foo=1",
+                    "block driver 'nbd': unknown option 'foo'");
+    kit_drive_fails("if=none,format=raw,file=nbd:unix:/nosuch,foo=1",
+                    "block driver 'raw': unknown option 'foo'");
     kit_drive_fails(N "path=x,tls-creds=none", "No TLS credentials with id 'none'");
     kit_drive_fails(N "host=x,tls=on,tls-hostname=y",
                     "tls-hostname=y is not supported by this libnbd, which checks the name that it "

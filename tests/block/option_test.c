@@ -11,7 +11,7 @@
 
 /* ---- -blockdev ------------------------------------------------------------------------------- */
 
-#define TAKEN "json:{\"driver\": \"null-co\", \"size\": \"1M\"}"
+#define TAKEN "json:{\"driver\": \"null-co\", \"size\": 1048576}"
 
 static void blockdev_refusals(void **state)
 {
@@ -57,6 +57,18 @@ static void blockdev_refusals(void **state)
         {"driver=file,node-name=n,filename=image,aio=native", NATIVE},
         {"driver=file,node-name=n,filename=image,aio=bad",
          "option 'aio': 'bad' is unknown; use threads, io_uring or native"},
+        {"driver=raw,node-name=n,file.driver=raw,file.file.filename=image",
+         "Parameter 'file.file.driver' is missing"},
+        {"driver=raw,node-name=n,file.driver=null-co,file.read-zeroes=maybe",
+         "option 'file.read-zeroes': 'maybe' is neither 'on' nor 'off'"},
+        /* Looked at before anything is opened or connected to. */
+        {"driver=raw,node-name=n,file=nobody,sise=1M",
+         "block driver 'raw': unknown option 'sise'; did you mean 'size'?"},
+        {"driver=file,node-name=n,filename=missing,loking=on",
+         "block driver 'file': unknown option 'loking'; did you mean 'locking'?"},
+        {"driver=qcow2,node-name=n,file=nobody,overlap-check.main-heade=on",
+         "block driver 'qcow2': unknown option 'overlap-check.main-heade'; did you mean "
+         "'overlap-check.main-header'?"},
     };
 
     kit_blockdev("driver=null-co,node-name=taken,size=1M");
@@ -113,6 +125,79 @@ static void json_blockdev(void **state)
     assert_int_equal(node->flags, BLOCK_OPEN_NO_FLUSH | BLOCK_OPEN_UNMAP);
     assert_int_equal(node->file->flags, BLOCK_OPEN_NO_FLUSH | BLOCK_OPEN_UNMAP);
     assert_int_equal(block_length(node), 65536);
+}
+
+static void json_fails(const char *text, const char *message)
+{
+    struct error *err = NULL;
+    struct options *opts = options_parse(text, NULL, &err);
+
+    assert_non_null(opts);
+    if (blockdev_add(opts, &err)) {
+        fail_msg("%s should have been refused", text);
+    }
+    kit_assert_error(err, message);
+    options_free(opts);
+}
+
+/* JSON has types, and errors say where. */
+static void json_types(void **state)
+{
+#define EXPECTED(key, type) "Invalid parameter type for '" key "', expected: " type
+#define NODE                "object or the name of a node"
+    static const struct {
+        const char *text, *message;
+    } cases[] = {
+        {"{'driver':5,'node-name':'n'}", EXPECTED("driver", "string")},
+        {"{'driver':'null-co','node-name':5}", EXPECTED("node-name", "string")},
+        {"{'driver':'null-co','node-name':null}", EXPECTED("node-name", "string")},
+        {"{'driver':'null-co','node-name':'n','read-only':'yes'}",
+         EXPECTED("read-only", "boolean")},
+        {"{'driver':'null-co','node-name':'n','read-only':1}", EXPECTED("read-only", "boolean")},
+        {"{'driver':'null-co','node-name':'n','size':'1M'}", EXPECTED("size", "integer")},
+        {"{'driver':'null-co','node-name':'n','size':1048576.0}", EXPECTED("size", "integer")},
+        {"{'driver':'null-co','node-name':'n','size':null}", EXPECTED("size", "integer")},
+        {"{'driver':'null-co','node-name':'n','size':{}}", EXPECTED("size", "integer")},
+        {"{'driver':'null-co','node-name':'n','size':[1]}", EXPECTED("size", "integer")},
+        {"{'driver':'null-co','node-name':'n','cache':5}", EXPECTED("cache", "object")},
+        {"{'driver':'null-co','node-name':'n','cache':{'direct':'on'}}",
+         EXPECTED("cache.direct", "boolean")},
+        {"{'driver':'null-co','node-name':'n','discard':true}", EXPECTED("discard", "string")},
+        {"{'driver':'null-co','node-name':'n','foo':{}}",
+         "block driver 'null-co': unknown option 'foo'"},
+        {"{'driver':'raw','node-name':'n','file':5}", EXPECTED("file", NODE)},
+        {"{'driver':'raw','node-name':'n','file':null}", EXPECTED("file", NODE)},
+        {"{'driver':'raw','node-name':'n','file':['x1']}", EXPECTED("file", NODE)},
+        {"{'driver':'raw','node-name':'n','file':[]}", EXPECTED("file", NODE)},
+        {"{'driver':'raw','node-name':'n','file':{}}", "Parameter 'file.driver' is missing"},
+        {"{'driver':'raw','node-name':'n','file':{'size':1}}",
+         "Parameter 'file.driver' is missing"},
+        {"{'driver':'raw','node-name':'n','file':{'driver':'file','filename':5}}",
+         EXPECTED("file.filename", "string")},
+        {"{'driver':'raw','node-name':'n','file':{'driver':'file','filename':{'a':1}}}",
+         EXPECTED("file.filename", "string")},
+        {"{'driver':'qcow2','node-name':'n','file':'x','backing':{}}",
+         "Parameter 'backing.driver' is missing"},
+        {"{'driver':'qcow2','node-name':'n','file':'x','backing':5}", EXPECTED("backing", NODE)},
+        {"{'driver':'qcow2','node-name':'n','file':'x','overlap-check':{'template':5}}",
+         EXPECTED("overlap-check.template", "string")},
+        {"{'driver':'raw','node-name':'n','file.driver':'null-co'}",
+         "Parameter 'file.driver' is unexpected: in JSON an object is a member, \"file\": {…}"},
+        {"{'driver':'blkdebug','node-name':'n','image':{'driver':'null-co'},'inject-error':"
+         "[{'event':'none','errno':'5'}]}",
+         EXPECTED("inject-error.0.errno", "integer")},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        json_fails(cases[i].text, cases[i].message);
+    }
+    struct options *opts =
+        options_parse("{'driver':'null-co','node-name':'n','cache':{}}", NULL, NULL);
+    assert_true(blockdev_add(opts, NULL));
+    options_free(opts);
+    assert_null(block_node_find("n")->next);
+#undef EXPECTED
+#undef NODE
 }
 
 static void one_writer(void **state)
@@ -390,6 +475,10 @@ static void drive_spellings(void **state)
         "format=raw,file=json:{\"driver\":\"null-co\",,\"size\":2097152},if=none",
         JSON_RAW_OVER_NULL,
         "file=null-co://,file.size=2M,if=none", /* probed */
+        /* In file names types do not matter, and names may have dots; options override them. */
+        "file=json:{\"driver\":\"raw\",,\"file.driver\":\"null-co\",,\"file.size\":\"2M\"},"
+        "if=none",
+        JSON_RAW_OVER_NULL ",file.size=2M,read-only=on",
     };
 
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
@@ -524,6 +613,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(unknown_driver, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(nested_and_referenced_nodes, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(json_blockdev, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(json_types, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(one_writer, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(shared_writers, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(attach_refusals, kit_setup, kit_teardown),

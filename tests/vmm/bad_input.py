@@ -62,6 +62,7 @@ TABLE = [
     ("-blockdev driver=file,node-name=n,filename=DIR/missing.img", "missing.img", "No such file"),
     ("-blockdev {", "JSON"),
     ('-blockdev {"driver":"null-co","node-name":"n","size":"x"}', "size"),
+    ('-blockdev {"driver":"null-co","node-name":"n","size":"1M"}', "'size'", "integer"),
     # devices
     ("-device nope", "'nope' is not a valid device model name", "| -device help"),
     ("-device virtio-blk-pic", "virtio-blk-pic", "| virtio-blk-pci"),
@@ -97,6 +98,10 @@ TABLE = [
     ("-device isa-serial,chardev=nope", "nope"),
     ("-device loader", "loader"),
     ("-device loader,file=DIR/missing", "missing", "No such file"),
+    ('-drive if=none,id=d,driver=null-co '
+     '-device {"driver":"virtio-blk-pci","drive":"d","share-rw":"on"}', "'share-rw'", "boolean"),
+    ('-device {"driver":"pci-testdev","addr":256}', "addr", "256"),
+    ('-device {"driver":"pci-testdev","addr":true}', "'addr'", "string"),
     ("-device loader,addr=0x100,data=1", "data-len"),
     ("-device loader,addr=0xfffffffffffffffe,data=1,data-len=8", "loader"),
     ("-device ,", "-device"),
@@ -114,6 +119,7 @@ TABLE = [
     ("-object iothread,id=a,thread-pool-max=0", "bad thread-pool-min/thread-pool-max values"),
     ("-object iothread,id=a,thread-pool-min=65", "bad thread-pool-min/thread-pool-max values"),
     ("-object memory-backend-ram,id=a,size=1M", "memory-backend-ram"),
+    ('-object {"qom-type":"iothread","id":"a","poll-max-ns":"5"}', "'poll-max-ns'", "integer"),
     # kernels
     ("-kernel DIR/missing", "missing", "No such file"),
     ("-kernel DIR", "DIR", "directory"),

@@ -394,12 +394,26 @@ def test_qmp_blockdev(bench):
                                            file="nope"), "nope")
         expect_refusal(lambda: qmp.command("blockdev-add", driver="file", node_name="x",
                                            filename="/nope"), "/nope")
+        # Members have types, and a member's name has no dots.
+        for bad, words in (({"read_only": "yes"}, "'read-only', expected: boolean"),
+                           ({"size": "1M"}, "'size', expected: integer"),
+                           ({"file.driver": "null-co"}, "'file.driver' is unexpected")):
+            expect_refusal(lambda: qmp.command("blockdev-add", driver="raw", node_name="x",
+                                               **({"file": "f0"} | bad)), words)
         qmp.command("blockdev-add", driver="raw", node_name="r0", file="f0")
         expect_refusal(lambda: qmp.command("blockdev-del", node_name="f0"), "f0")
         qmp.command("blockdev-del", node_name="r0")
         qmp.command("blockdev-del", node_name="f0")
         expect_refusal(lambda: qmp.command("blockdev-del", node_name="f0"), "f0")
         expect("nodes", qmp.command("query-named-block-nodes"), [])
+
+
+def test_json_device(bench):
+    """A number as addr= is slot and function."""
+    with bench.ferry("-M", "q35", "-device",
+                     json.dumps({"driver": "pci-testdev", "addr": 7 << 3})) as ferry:
+        function = pci.find(pci.PortConfig(ferry.qtest), 0x1B36, 0x0005)
+        expect("its place", function.devfn, 7 << 3)
 
 
 def test_qmp_bad_client(bench):

@@ -259,11 +259,41 @@ static void qcow2_limits(struct block_node *node, struct block_limits *limits)
     limits->discard_alignment = qcow2_of(node)->cluster_size;
 }
 
+static const struct node_option options[] = {
+    {"file", NODE_OPTION_CHILD},
+    {"data-file", NODE_OPTION_CHILD},
+    {"backing", NODE_OPTION_OPTIONAL_CHILD},
+    {"lazy-refcounts", NODE_OPTION_BOOL},
+    {"cache-size", NODE_OPTION_SIZE},
+    {"l2-cache-size", NODE_OPTION_SIZE},
+    {"refcount-cache-size", NODE_OPTION_SIZE},
+    {"l2-cache-entry-size", NODE_OPTION_SIZE},
+    {"cache-clean-interval", NODE_OPTION_INTEGER},
+    {"pass-discard-request", NODE_OPTION_BOOL},
+    {"pass-discard-snapshot", NODE_OPTION_BOOL},
+    {"pass-discard-other", NODE_OPTION_BOOL},
+    {"discard-no-unref", NODE_OPTION_BOOL},
+    {"overlap-check", NODE_OPTION_STRING},
+    {"overlap-check.template", NODE_OPTION_STRING},
+    {"overlap-check.main-header", NODE_OPTION_BOOL},
+    {"overlap-check.active-l1", NODE_OPTION_BOOL},
+    {"overlap-check.active-l2", NODE_OPTION_BOOL},
+    {"overlap-check.refcount-table", NODE_OPTION_BOOL},
+    {"overlap-check.refcount-block", NODE_OPTION_BOOL},
+    {"overlap-check.snapshot-table", NODE_OPTION_BOOL},
+    {"overlap-check.inactive-l1", NODE_OPTION_BOOL},
+    {"overlap-check.inactive-l2", NODE_OPTION_BOOL},
+    {"overlap-check.bitmap-directory", NODE_OPTION_BOOL},
+    {"encrypt.*", NODE_OPTION_STRING},
+    {NULL},
+};
+
 const struct block_driver block_driver_qcow2 = {
     .name = "qcow2",
     .help = "images with snapshots, backing files and clusters on demand; backing=, data-file=, "
             "lazy-refcounts=, l2-cache-size=, …",
     .state_size = sizeof(struct qcow2_state),
+    .options = options,
     .supported_flags = BLOCK_REQ_FUA | BLOCK_REQ_COMPRESSED,
     .keeps_metadata = true,
     .image = &qcow2_image_ops,
