@@ -84,6 +84,14 @@ static struct options *parse_blkdebug(const char *filename, struct error **errp)
     return opts;
 }
 
+/* A backing file is no file but an image: what its format is, the image above says. */
+static bool names_backing(const char *prefix)
+{
+    const char *dot = strrchr(prefix, '.');
+
+    return !strcmp(dot ? dot + 1 : prefix, "backing");
+}
+
 /* The next "PREFIX" of a "PREFIX.filename" without "PREFIX.driver", or NULL; *path is its value. The
  * caller frees it. */
 static char *find_nameless(const struct options *opts, const char **path)
@@ -98,7 +106,7 @@ static char *find_nameless(const struct options *opts, const char **path)
         }
         char *prefix = xstrndup(key, length - strlen(end));
         autofree char *driver = xasprintf("%s.driver", prefix);
-        if (!options_has(opts, driver)) {
+        if (!options_has(opts, driver) && !names_backing(prefix)) {
             *path = options_value(opts, i);
             return prefix;
         }

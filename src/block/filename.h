@@ -19,7 +19,7 @@
 /* NULL if the protocol is unknown or the JSON malformed. */
 struct options *block_filename_parse(const char *filename, struct error **errp);
 /* "file.filename" without "file.driver", at any depth: a path, whatever it looks like. The driver that
- * it needs is added. */
+ * it needs is added; not for "backing.filename". */
 void block_filename_add_drivers(struct options *opts);
 /* It begins with the name of a protocol, known or not. */
 bool block_filename_has_protocol(const char *filename);

@@ -504,6 +504,8 @@ static void file_names(void **state)
         {"file:nbd:x", "driver=file filename=./nbd:x"},
         {"file:/nbd:x", "driver=file filename=/nbd:x"},
         {"host_device:a:x", "driver=host_device filename=./a:x"},
+        {"json: {'driver':'qcow2','file.filename':'a','backing.filename':'b'}",
+         "driver=qcow2 file.filename=a backing.filename=b file.driver=file"},
         {"json: {'driver':'raw','offset':5,'file.filename':'nbd:\"x\\''}",
          "driver=raw offset=5 file.filename=nbd:\"x' file.driver=file"},
         {"host_device:/dev/x", "driver=host_device filename=/dev/x"},

@@ -162,6 +162,24 @@ static bool open_backing(struct block_node *node, struct options *opts, bool is_
     return ok;
 }
 
+/* A protocol has filename=; a format has it in its file. */
+static bool check_backing_filename(struct block_node *node, struct options *opts,
+                                   struct error **errp)
+{
+    const char *given = options_get(opts, "backing.driver");
+    const char *format = given ? given : qcow2_of(node)->backing_format;
+    const struct block_driver *driver = format ? block_driver_find(format) : NULL;
+
+    if (!driver || driver->is_protocol || !options_has(opts, "backing.filename")) {
+        return true;
+    }
+    error_set(errp,
+              "Could not open backing file of '%s': Block format '%s' does not support the option "
+              "'filename'; give backing.file.filename=",
+              node->filename, format);
+    return false;
+}
+
 bool qcow2_open_backing(struct block_node *node, struct options *opts, struct error **errp)
 {
     const struct qcow2_state *s = qcow2_of(node);
@@ -178,6 +196,9 @@ bool qcow2_open_backing(struct block_node *node, struct options *opts, struct er
     }
     if (!reference && !s->backing_name && !has_options) {
         return true;
+    }
+    if (!check_backing_filename(node, opts, errp)) {
+        return false;
     }
     bool is_complete = reference || !s->backing_name || options_has(opts, "backing.file") ||
                        has_prefix(opts, "backing.file.") || options_has(opts, "backing.filename");

@@ -193,6 +193,22 @@ static void backing_without_format(void **state)
     kit_close();
 }
 
+/* Not a file whose bytes show, whatever the image says of the format. */
+static void backing_filename(void **state)
+{
+    qkit_run("qemu-img create -f qcow2 base 1M &&"
+             "rm -f q && qemu-img create -f qcow2 -b base -F qcow2 q 1M");
+    kit_drive_fails(OPEN ",backing.filename=base",
+                    "Could not open backing file of 'q': Block format 'qcow2' does not support the "
+                    "option 'filename'; give backing.file.filename=");
+    struct block_backend *be = kit_drive(OPEN ",backing.file.filename=base");
+    assert_string_equal(backend_root(be)->backing->driver->name, "qcow2");
+    kit_close();
+    be = kit_drive(OPEN ",backing.driver=file,backing.filename=base");
+    assert_string_equal(backend_root(be)->backing->driver->name, "file");
+    kit_close();
+}
+
 /* ---- entries ----------------------------------------------------------------------------------- */
 
 /* An image with data in its first cluster: L1 at 0x30000, L2 at 0x40000, data at 0x50000. */
@@ -734,6 +750,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(truncated_files, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(backing_loops, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(backing_without_format, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(backing_filename, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(entries_that_point_anywhere, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(subclusters_in_a_table, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(snapshots_table_as_data, kit_setup, kit_teardown),
