@@ -71,6 +71,42 @@ static bool is_protocol(const char *name)
     return driver && driver->is_protocol;
 }
 
+/* What a name of an NBD export says, or leaves at its default, is not said by options as well. */
+static bool is_in_nbd_name(const char *key)
+{
+    static const char *const keys[] = {"host", "port", "path", "export"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
+        if (!strcmp(key, keys[i])) {
+            return true;
+        }
+    }
+    return !strncmp(key, "server.", strlen("server."));
+}
+
+/* A name says where the image is; options that say so as well would contradict it. */
+static bool refuse_conflicts(const struct options *opts, const char *prefix,
+                             const struct options *named, const char *driver, struct error **errp)
+{
+    bool is_nbd = driver && !strcmp(driver, "nbd");
+
+    for (size_t i = 0; i < options_count(opts); i++) {
+        const char *full = options_key(opts, i), *key = full + strlen(prefix);
+        if (strncmp(full, prefix, strlen(prefix)) || !strcmp(key, "driver")) {
+            continue;
+        }
+        if (!strcmp(key, "filename")) {
+            error_set(errp, "Can't specify 'file' and '%s' options at the same time", full);
+            return true;
+        }
+        if (options_has(named, key) || (is_nbd && is_in_nbd_name(key))) {
+            error_set(errp, "Option '%s' cannot be used with a file name", full);
+            return true;
+        }
+    }
+    return false;
+}
+
 bool block_open_add_filename(struct options *node_opts, const char *filename, struct error **errp)
 {
     struct options *named = block_filename_parse(filename, errp);
@@ -82,9 +118,14 @@ bool block_open_add_filename(struct options *node_opts, const char *filename, st
     bool is_json = !strncmp(filename, "json:", strlen("json:"));
     const char *named_driver = options_get(named, "driver");
     bool at_root = is_json ? !format || !is_protocol(named_driver) : is_protocol(format);
-    add_defaults(node_opts, at_root ? "" : "file.", named);
+    const char *prefix = at_root ? "" : "file.";
+    /* Options override what JSON says. */
+    bool ok = is_json || !refuse_conflicts(node_opts, prefix, named, named_driver, errp);
+    if (ok) {
+        add_defaults(node_opts, prefix, named);
+    }
     options_free(named);
-    return true;
+    return ok;
 }
 
 bool block_open_set_aio(struct options *node_opts, const char *aio, struct error **errp)
@@ -162,7 +203,7 @@ static void warn_of_probing(const struct block_node *root, const struct block_no
     if (strcmp(format, "raw")) {
         log_warn("Image format was not specified for '%s' and probing found %s. Give format=%s",
                  file->filename, format, format);
-    } else if (root->flags & BLOCK_OPEN_RDWR && !strcmp(file->driver->name, "file")) {
+    } else if (root->flags & BLOCK_OPEN_RDWR) {
         log_warn("Image format was not specified for '%s' and probing guessed raw; the guest "
                  "cannot write to its first sector what looks like another format. Give "
                  "format=raw to lift that",

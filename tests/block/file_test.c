@@ -776,7 +776,9 @@ static void probing_warns(void **state)
     kit_close();
     open_probed("warned", ",readonly=on", false); /* no harm can be done */
     kit_close();
-    open_probed("null-co://", "", false);
+    open_probed("null-co://", "", true);
+    kit_close();
+    open_probed("blkdebug::null-co://", "", true);
     kit_close();
     open_probed("warned", ",format=raw", false);
 }

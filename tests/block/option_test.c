@@ -351,6 +351,19 @@ static void drive_refusals(void **state)
          "block driver 'raw': unknown option 'cachee'; did you mean 'cache'?"},
         {"file=null-co://,format=raw,file.sise=1M",
          "block driver 'null-co': unknown option 'sise'; did you mean 'size'?"},
+        /* Two names for the image. */
+        {"file=plain,format=raw,file.filename=other",
+         "Can't specify 'file' and 'file.filename' options at the same time"},
+        {"file=plain,format=file,filename=other",
+         "Can't specify 'file' and 'filename' options at the same time"},
+        {"file=nbd://127.0.0.1:1/zz,file.export=ex",
+         "Option 'file.export' cannot be used with a file name"},
+        {"file=nbd://127.0.0.1:1,format=raw,file.export=ex",
+         "Option 'file.export' cannot be used with a file name"},
+        {"file=nbd:unix:/x,format=nbd,server.host=y",
+         "Option 'server.host' cannot be used with a file name"},
+        {"file=blkdebug:a:plain,format=raw,file.config=b",
+         "Option 'file.config' cannot be used with a file name"},
     };
 
     kit_drive("driver=null-co,id=d0,if=ide,index=3");
