@@ -178,6 +178,12 @@ struct block_backend *backend_attach(const char *text, const char *dev_name, boo
     if (be->device) {
         error_set(errp, "Drive '%s' is already in use by another block device: '%s'", text,
                   be->device);
+        if (*be->interface && strcmp(be->interface, "none")) {
+            error_add_hint(errp,
+                           "-drive with if=%s has made that device; give if=none to a drive "
+                           "that is for a -device of yours.",
+                           be->interface);
+        }
         backend_unref(be);
         return NULL;
     }

@@ -8,6 +8,7 @@
 
 #include "base/alloc.h"
 #include "base/options.h"
+#include "block/backend.h"
 #include "block/name.h"
 #include "block/node_int.h"
 
@@ -24,11 +25,12 @@ static struct block_node *open_child(struct block_node *parent, struct options *
         error_set(errp, "'%s' names node '%s', so '%s.%s' cannot be given as well", key, reference,
                   key, options_key(nested, 0));
     } else if (reference) {
-        child = block_node_find(reference);
+        struct block_backend *be = backend_find(reference);
+        child = be ? backend_root(be) : block_node_find(reference);
         if (child) {
             block_node_ref(child);
         } else {
-            error_set(errp, "Cannot find device='' nor node-name='%s'", reference);
+            error_set(errp, "Cannot find device='%s' nor node-name='%s'", reference, reference);
         }
     } else if (!options_count(nested)) {
         error_set(errp,

@@ -40,7 +40,8 @@ static void blockdev_refusals(void **state)
         {"driver=raw,node-name=n",
          "A block device must be specified for \"file\": file=NODE-NAME, or file.driver=… and "
          "its options"},
-        {"driver=raw,node-name=n,file=nobody", "Cannot find device='' nor node-name='nobody'"},
+        {"driver=raw,node-name=n,file=nobody",
+         "Cannot find device='nobody' nor node-name='nobody'"},
         {"driver=raw,node-name=n,file=taken,file.size=1M",
          "'file' names node 'taken', so 'file.size' cannot be given as well"},
         {"driver=raw,node-name=n,file.driver=null-co,file.sise=1M",
@@ -198,6 +199,15 @@ static void json_types(void **state)
     assert_null(block_node_find("n")->next);
 #undef EXPECTED
 #undef NODE
+}
+
+/* A drive's id stands for its node. */
+static void drives_as_children(void **state)
+{
+    struct block_backend *be = kit_drive("driver=null-co,id=d0,if=none,readonly=on");
+
+    kit_blockdev("driver=raw,node-name=n,file=d0,read-only=on");
+    assert_ptr_equal(block_node_find("n")->file, backend_root(be));
 }
 
 static void one_writer(void **state)
@@ -629,6 +639,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(nested_and_referenced_nodes, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(json_blockdev, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(json_types, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(drives_as_children, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(one_writer, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(shared_writers, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(attach_refusals, kit_setup, kit_teardown),

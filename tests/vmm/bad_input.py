@@ -49,6 +49,8 @@ TABLE = [
      "-drive if=none,id=e,format=raw,file=DIR/other2.img -device virtio-blk-pci,drive=d,share-rw=on "
      "-device virtio-blk-pci,drive=e", "drive=e", "other2.img", "lock", "| share-rw=on"),
     (DISK + " -device virtio-blk-pci,drive=d -device virtio-blk-pci,drive=d", "'d'"),
+    ("-drive if=virtio,id=v,driver=null-co -device virtio-blk-pci,drive=v", "'v'", "| if=none"),
+    ("-drive if=none,format=raw,file=DIR/disk.img,file.filename=DIR/other.img", "'file.filename'"),
     # -blockdev
     ("-blockdev driver=null-co", "node-name"),
     ("-blockdev null-co", "node-name"),

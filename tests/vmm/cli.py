@@ -409,11 +409,13 @@ def test_qmp_blockdev(bench):
 
 
 def test_json_device(bench):
-    """A number as addr= is slot and function."""
-    with bench.ferry("-M", "q35", "-device",
+    """A number as addr= is slot and function; a drive's id names a node below another."""
+    with bench.ferry("-M", "q35", "-drive", "if=none,id=d0,driver=null-co,readonly=on", "-device",
                      json.dumps({"driver": "pci-testdev", "addr": 7 << 3})) as ferry:
         function = pci.find(pci.PortConfig(ferry.qtest), 0x1B36, 0x0005)
         expect("its place", function.devfn, 7 << 3)
+        ferry.qmp.command("blockdev-add", driver="raw", node_name="r", file="d0", read_only=True)
+        ferry.qmp.command("blockdev-del", node_name="r")
 
 
 def test_qmp_bad_client(bench):
