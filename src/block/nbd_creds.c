@@ -2,8 +2,10 @@
 /* Credentials of the nbd driver. See nbd_creds.h. */
 #include "block/nbd_creds.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 
@@ -39,6 +41,29 @@ struct nbd_creds *nbd_creds_copy(const struct nbd_creds *creds)
     return new;
 }
 
+static bool check_file(const char *dir, const char *name, bool required, struct error **errp)
+{
+    autofree char *path = xasprintf("%s/%s", dir, name);
+
+    if (access(path, R_OK) == 0 || (errno == ENOENT && !required)) {
+        return true;
+    }
+    error_set_errno(errp, errno, "Unable to access credentials %s", path);
+    return false;
+}
+
+/* Said here rather than when a server wants them, which may be much later. */
+static bool check_files(const struct nbd_creds *creds, struct error **errp)
+{
+    if (creds->is_psk) {
+        return check_file(creds->dir, "keys.psk", true, errp);
+    }
+    return check_file(creds->dir, "ca-cert.pem", true, errp) &&
+           check_file(creds->dir, "ca-crl.pem", false, errp) &&
+           check_file(creds->dir, "client-cert.pem", false, errp) &&
+           check_file(creds->dir, "client-key.pem", false, errp);
+}
+
 bool nbd_creds_add(const char *type, struct options *opts, struct error **errp)
 {
     static const char *const endpoints[] = {"client", "server", NULL};
@@ -69,7 +94,9 @@ bool nbd_creds_add(const char *type, struct options *opts, struct error **errp)
     creds->dir = xstrdup(dir);
     if (creds->is_psk) {
         creds->username = copy(options_get(opts, "username"));
-    } else if (!options_get_bool(opts, "verify-peer", &creds->verify_peer, errp)) {
+    }
+    if ((!creds->is_psk && !options_get_bool(opts, "verify-peer", &creds->verify_peer, errp)) ||
+        !check_files(creds, errp)) {
         nbd_creds_free(creds);
         return false;
     }

@@ -19,7 +19,8 @@ struct nbd_creds {
     struct nbd_creds *next;
 };
 
-/* "id", "dir", "endpoint=client", "username" or "verify-peer" of opts; type: the object's. */
+/* "id", "dir", "endpoint=client", "username" or "verify-peer" of opts; type: the object's. The files are
+ * there and can be read; what is in them is seen when a connection is made. */
 bool nbd_creds_add(const char *type, struct options *opts, struct error **errp);
 void nbd_creds_remove(const char *id);
 const struct nbd_creds *nbd_creds_find(const char *id);

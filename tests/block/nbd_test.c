@@ -954,10 +954,37 @@ static void tls_psk(void **state)
 static void add_x509(const char *id, const char *more)
 {
     autofree char *text = xasprintf("id=%s,dir=.,endpoint=client%s", id, more);
+
+    kit_make_file("ca-cert.pem", 1);
     struct options *opts = options_parse(text, NULL, NULL);
 
     assert_true(nbd_creds_add("tls-creds-x509", opts, NULL));
     options_free(opts);
+}
+
+/* What cannot be read is said at the object. */
+static void credentials_that_are_not_there(void **state)
+{
+    static const struct {
+        const char *type, *dir, *message;
+    } cases[] = {
+        {"tls-creds-x509", "/nosuch",
+         "Unable to access credentials /nosuch/ca-cert.pem: No such file or directory"},
+        {"tls-creds-psk", "/nosuch",
+         "Unable to access credentials /nosuch/keys.psk: No such file or directory"},
+        {"tls-creds-x509", "/dev/null",
+         "Unable to access credentials /dev/null/ca-cert.pem: Not a directory"},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        autofree char *text = xasprintf("id=creds,dir=%s", cases[i].dir);
+        struct options *opts = options_parse(text, NULL, NULL);
+        struct error *err = NULL;
+        assert_false(nbd_creds_add(cases[i].type, opts, &err));
+        kit_assert_error(err, cases[i].message);
+        assert_null(nbd_creds_find("creds"));
+        options_free(opts);
+    }
 }
 
 static void refusals(void **state)
@@ -1053,6 +1080,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(copies_of_reads, setup, teardown),
         cmocka_unit_test_setup_teardown(copies_of_writes, setup, teardown),
         cmocka_unit_test_setup_teardown(tls_psk, setup, teardown),
+        cmocka_unit_test_setup_teardown(credentials_that_are_not_there, setup, teardown),
         cmocka_unit_test_setup_teardown(refusals, setup, teardown),
         cmocka_unit_test_setup_teardown(by_name, setup, teardown),
     };

@@ -122,6 +122,8 @@ TABLE = [
     ("-object iothread,id=a,thread-pool-min=65", "bad thread-pool-min/thread-pool-max values"),
     ("-object memory-backend-ram,id=a,size=1M", "memory-backend-ram"),
     ('-object {"qom-type":"iothread","id":"a","poll-max-ns":"5"}', "'poll-max-ns'", "integer"),
+    ("-object tls-creds-x509,id=a,endpoint=client,dir=DIR/none", "none/ca-cert.pem",
+     "No such file"),
     # kernels
     ("-kernel DIR/missing", "missing", "No such file"),
     ("-kernel DIR", "DIR", "directory"),
