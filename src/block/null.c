@@ -14,6 +14,8 @@
 #include "block/iov.h"
 #include "block/node.h"
 
+#define SECTOR 512
+
 struct null_state {
     uint64_t size;       /* bytes */
     uint64_t latency_ns; /* of each request */
@@ -30,11 +32,12 @@ static bool null_open(struct block_node *node, struct options *opts, struct erro
         !options_get_bool(opts, "read-zeroes", &s->read_zeroes, errp)) {
         return false;
     }
-    if (s->size > INT64_MAX) {
+    if (s->size > INT64_MAX - SECTOR) {
         error_set(errp, "size=%llu is more than a block device can have",
                   (unsigned long long)s->size);
         return false;
     }
+    s->size = align_up(s->size, SECTOR); /* devices have whole sectors */
     return true;
 }
 

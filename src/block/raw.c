@@ -5,6 +5,9 @@
  *   node:   0 |--------------- length ----------------|
  *   child:  0 ......... offset |----------------------| ...... length of the child
  *
+ * With an offset that is no multiple of a sector, the last sector ends behind the child, if a write to
+ * it can make that longer. What is not there yet reads as zeroes.
+ *
  * Requests pass straight through: no copy, no lock, no alignment of its own. Only a node whose
  * format was guessed looks at writes to its first sector (probe.h): such a write is copied before
  * it is looked at, for its buffers are guest memory that may change at any time.
@@ -30,6 +33,15 @@ struct raw_state {
     bool has_size;   /* given by option; constant */
     uint64_t size;   /* bytes; changes with nothing in flight */
 };
+
+/* The length without size=: whole sectors of what is there. */
+static uint64_t window_size(const struct block_node *node, uint64_t total, uint64_t offset)
+{
+    const struct block_node *file = node->file;
+    bool grows = node->flags & BLOCK_OPEN_RDWR ? file->grows : file->driver->allow_growth != NULL;
+
+    return grows ? align_up(total - offset, SECTOR) : align_down(total - offset, SECTOR);
+}
 
 static bool raw_open(struct block_node *node, struct options *opts, struct error **errp)
 {
@@ -59,9 +71,8 @@ static bool raw_open(struct block_node *node, struct options *opts, struct error
         return false;
     }
     if (!s->has_size) {
-        s->size = align_down(total - s->offset, SECTOR);
-    }
-    if (!range_fits(s->offset, s->size, total)) {
+        s->size = window_size(node, total, s->offset);
+    } else if (!range_fits(s->offset, s->size, total)) {
         error_set(errp,
                   "offset=%" PRIu64 " and size=%" PRIu64 " do not fit into '%s', which has %" PRIu64
                   " bytes",
@@ -110,7 +121,7 @@ static int raw_co_truncate(struct block_node *node, uint64_t length, enum block_
     if (ret == 0) {
         /* A host file may end within a sector: it is seen as if that were whole, now as when it is
          * opened again. */
-        s->size = align_down(block_length(node->file) - s->offset, SECTOR);
+        s->size = window_size(node, block_length(node->file), s->offset);
     }
     return ret;
 }
@@ -129,12 +140,46 @@ static void raw_limits(struct block_node *node, struct block_limits *limits)
     }
 }
 
+/* How much of a range of the node the child has: all, but at the end. */
+static uint64_t bytes_in_child(const struct block_node *node, uint64_t offset, uint64_t length)
+{
+    const struct raw_state *s = node->state;
+    uint64_t total = block_length(node->file), begin = s->offset + offset;
+
+    return begin >= total ? 0 : MIN(length, total - begin);
+}
+
+static int raw_co_read_end(struct block_node *node, uint64_t offset, const struct block_iov *iov,
+                           uint64_t size, unsigned flags, uint64_t id)
+{
+    const struct raw_state *s = node->state;
+    struct block_iov part = {.size = size};
+    int ret = 0;
+
+    if (size) {
+        struct iovec *vec = calloc((size_t)iov->niov, sizeof(*vec));
+        if (!vec) {
+            return -ENOMEM;
+        }
+        part.iov = vec;
+        block_iov_slice(iov, 0, size, vec, iov->niov, &part.niov);
+        ret = block_co_preadv(node->file, s->offset + offset, &part, flags, id);
+        free(vec);
+    }
+    block_iov_zero(iov, size, iov->size - size);
+    return ret;
+}
+
 static int raw_co_preadv(struct block_node *node, uint64_t offset, const struct block_iov *iov,
                          unsigned flags, uint64_t id)
 {
     const struct raw_state *s = node->state;
 
     block_debug_event(node->file, BLOCK_EVENT_READ_AIO);
+    uint64_t size = bytes_in_child(node, offset, iov->size);
+    if (size < iov->size) {
+        return raw_co_read_end(node, offset, iov, size, flags, id);
+    }
     return block_co_preadv(node->file, s->offset + offset, iov, flags, id);
 }
 
@@ -178,7 +223,8 @@ static int raw_co_discard(struct block_node *node, uint64_t offset, uint64_t len
 {
     const struct raw_state *s = node->state;
 
-    return block_co_discard(node->file, s->offset + offset, length);
+    length = bytes_in_child(node, offset, length);
+    return length ? block_co_discard(node->file, s->offset + offset, length) : 0;
 }
 
 static int raw_co_write_zeroes(struct block_node *node, uint64_t offset, uint64_t length,
@@ -195,6 +241,10 @@ static int raw_co_block_status(struct block_node *node, uint64_t offset, uint64_
 {
     const struct raw_state *s = node->state;
 
+    if (!bytes_in_child(node, offset, *length)) {
+        *map = 0;
+        return BLOCK_STATUS_ZERO | BLOCK_STATUS_ALLOCATED;
+    }
     int status = block_co_status(node->file, s->offset + offset, length, map);
     if (status < 0 || status & (BLOCK_STATUS_EOF | BLOCK_STATUS_ALLOCATED)) {
         return status;

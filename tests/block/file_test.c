@@ -680,6 +680,35 @@ static void raw_window(void **state)
     assert_int_equal(buffer[2], kit_pattern(5096));
 }
 
+/* It begins within a sector: the last one ends behind the file, which a write makes longer. */
+static void raw_window_to_the_end(void **state)
+{
+    uint8_t buffer[1024];
+
+    kit_make_file("window", 65536);
+    struct block_backend *be = kit_drive("file=window,format=raw,offset=100,if=none,readonly=on");
+    assert_int_equal(backend_length(be), 65536);
+    kit_close();
+    be = kit_drive("file=window,format=raw,offset=100,if=none");
+    assert_int_equal(backend_length(be), 65536);
+    memset(buffer, 0xaa, sizeof(buffer));
+    assert_int_equal(kit_read(be, 65024, buffer, 512), 0);
+    assert_int_equal(buffer[411], kit_pattern(65535));
+    for (size_t i = 412; i < 512; i++) {
+        assert_int_equal(buffer[i], 0);
+    }
+    assert_int_equal(kit_discard(be, 0, 65536), 0);
+    memset(buffer, 0xbb, sizeof(buffer));
+    assert_int_equal(kit_write(be, 64512, buffer, 1024), 0);
+    memset(buffer, 0, sizeof(buffer));
+    assert_int_equal(kit_read(be, 64512, buffer, 1024), 0);
+    assert_int_equal(buffer[1023], 0xbb);
+    kit_close();
+    assert_int_equal(kit_file_size("window"), 65636);
+    kit_read_file("window", 65635, buffer, 1);
+    assert_int_equal(buffer[0], 0xbb);
+}
+
 /* ---- formats --------------------------------------------------------------------------------- */
 
 #define MAGIC(format, offset, bytes)                                                               \
@@ -843,6 +872,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(reopened_for_writing, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(discard_ignored, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(raw_window, kit_setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(raw_window_to_the_end, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(probing_warns, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(other_formats_are_refused, kit_setup, kit_teardown),
         cmocka_unit_test_setup_teardown(guest_cannot_change_the_format, kit_setup, kit_teardown),

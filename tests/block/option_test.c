@@ -514,6 +514,8 @@ static void drive_spellings(void **state)
     struct block_backend *be = kit_drive("file=null-co://,format=null-co,size=3M,if=none");
     assert_null(backend_root(be)->file);
     assert_int_equal(backend_length(be), 3 << 20);
+    be = kit_drive("driver=null-co,size=1000,if=none");
+    assert_int_equal(backend_length(be), 1024);
 }
 
 /* What file names stand for: "key=value" of all options, in order. */
