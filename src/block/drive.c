@@ -142,6 +142,18 @@ static bool apply_readonly(struct options *opts, struct options *node_opts, bool
     return true;
 }
 
+/* -drive takes detect-zeroes=unmap without discard=unmap as well, where nothing is ever unmapped. */
+static void apply_detect_zeroes(struct options *node_opts)
+{
+    const char *detect = options_get(node_opts, "detect-zeroes");
+    const char *discard = options_get(node_opts, "discard");
+    bool unmaps = discard && (!strcmp(discard, "unmap") || !strcmp(discard, "on"));
+
+    if (detect && !strcmp(detect, "unmap") && !unmaps) {
+        options_set(node_opts, "detect-zeroes", "on");
+    }
+}
+
 /* A drive without a device has no place for a serial number. */
 static bool check_serial(struct options *opts, const struct drive_spec *spec, struct error **errp)
 {
@@ -229,6 +241,7 @@ bool drive_new(struct options *opts, const char *default_interface, struct drive
               drive_find_place(opts, default_interface, spec, errp) &&
               check_serial(opts, spec, errp) && apply_cache(opts, node_opts, &write_cache, errp) &&
               apply_readonly(opts, node_opts, spec->is_cdrom, errp);
+    apply_detect_zeroes(node_opts);
     if (ok) {
         spec->backend = make_backend(opts, node_opts, spec, &filters, write_cache, errp);
     }

@@ -69,6 +69,23 @@ static bool get_engine(struct options *opts, unsigned flags, enum aio_io_engine 
     return aio_io_available(aio_loop_current(), *engine, errp);
 }
 
+/* QEMU's bound on what linux-aio gets at once; 0 leaves that to the engine. */
+static bool check_max_batch(struct options *opts, struct error **errp)
+{
+    uint64_t max_batch = 0;
+
+    if (!options_get_uint(opts, "aio-max-batch", 0, INT64_MAX, &max_batch, errp)) {
+        return false;
+    }
+    if (max_batch) {
+        error_set(errp,
+                  "aio-max-batch=%" PRIu64 " is not supported: all requests that have come "
+                  "together are submitted at once; leave it out",
+                  max_batch);
+    }
+    return !max_batch;
+}
+
 /* ---- opening --------------------------------------------------------------------------------- */
 
 static bool means_read_only(int err)
@@ -217,7 +234,8 @@ static bool open_common(struct block_node *node, struct options *opts, bool is_d
 
     s->is_device = is_device;
     if (!get_engine(opts, node->flags, &s->engine, errp) ||
-        !options_get_enum(opts, "locking", locking_names, &locking, errp)) {
+        !options_get_enum(opts, "locking", locking_names, &locking, errp) ||
+        !check_max_batch(opts, errp)) {
         return false;
     }
     if (!filename || !*filename) {
@@ -328,6 +346,7 @@ static const struct node_option options[] = {
     {"filename", NODE_OPTION_STRING, true},
     {"aio", NODE_OPTION_STRING},
     {"locking", NODE_OPTION_STRING},
+    {"aio-max-batch", NODE_OPTION_INTEGER},
     {NULL},
 };
 

@@ -485,6 +485,8 @@ static const struct node_option options[] = {
     {"server.host", NODE_OPTION_STRING, true},
     {"server.port", NODE_OPTION_STRING, true},
     {"server.path", NODE_OPTION_STRING, true},
+    {"server.ipv4", NODE_OPTION_BOOL},
+    {"server.ipv6", NODE_OPTION_BOOL},
     {"server.cid", NODE_OPTION_STRING}, /* of types that are refused by name */
     {"server.str", NODE_OPTION_STRING},
     {"path", NODE_OPTION_STRING, true},

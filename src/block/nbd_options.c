@@ -2,6 +2,7 @@
 /* The options of the nbd driver. See nbd_options.h. */
 #include "block/nbd_options.h"
 
+#include <arpa/inet.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/un.h>
@@ -48,6 +49,43 @@ static bool parse_address(struct options *opts, const char *type, struct nbd_tar
     return false;
 }
 
+/* 4, 6 or, for a name, 0. */
+static int literal_family(const char *host)
+{
+    struct in6_addr address;
+
+    return inet_pton(AF_INET, host, &address) == 1    ? 4
+           : inet_pton(AF_INET6, host, &address) == 1 ? 6
+                                                      : 0;
+}
+
+/* ipv4=, ipv6=: libnbd takes whatever address a name has, so only numbers can be told apart. */
+static bool check_family(struct options *opts, const struct nbd_target *target, struct error **errp)
+{
+    bool has4 = options_has(opts, "ipv4"), has6 = options_has(opts, "ipv6"), on4 = false,
+         on6 = false;
+
+    if (!options_get_bool(opts, "ipv4", &on4, errp) ||
+        !options_get_bool(opts, "ipv6", &on6, errp)) {
+        return false;
+    }
+    if (has4 && has6 && !on4 && !on6) {
+        error_set(errp, "Cannot disable IPv4 and IPv6 at same time");
+        return false;
+    }
+    int wanted = on4 == on6 && has4 == has6 ? 0 : on6 || (has4 && !on4) ? 6 : 4;
+    int family = target->host && wanted ? literal_family(target->host) : wanted;
+    if (family == wanted) {
+        return true;
+    }
+    error_set(errp,
+              family ? "nbd: server.host=%s is no IPv%d address"
+                     : "nbd: server.host=%s has to be a number for server.ipv%d=on: this libnbd "
+                       "takes whatever address a name has",
+              target->host, wanted);
+    return false;
+}
+
 static bool parse_server(struct options *opts, struct nbd_target *target, struct error **errp)
 {
     struct options *server = options_take_prefix(opts, "server");
@@ -55,7 +93,8 @@ static bool parse_server(struct options *opts, struct nbd_target *target, struct
     struct options *from = is_nested ? server : opts;
 
     bool ok = parse_address(from, is_nested ? options_get(server, "type") : NULL, target, errp);
-    ok = ok && (!is_nested || options_check_used(server, "nbd: server", errp));
+    ok = ok && check_family(from, target, errp) &&
+         (!is_nested || options_check_used(server, "nbd: server", errp));
     options_free(server);
     if (target->host && !target->port) {
         target->port = xstrdup(DEFAULT_PORT);

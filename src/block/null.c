@@ -28,7 +28,7 @@ static bool null_open(struct block_node *node, struct options *opts, struct erro
 
     s->size = GiB; /* as QEMU */
     if (!options_get_size(opts, "size", 1, &s->size, errp) ||
-        !options_get_uint(opts, "latency-ns", 0, 60 * NS_PER_SEC, &s->latency_ns, errp) ||
+        !options_get_uint(opts, "latency-ns", 0, INT64_MAX, &s->latency_ns, errp) ||
         !options_get_bool(opts, "read-zeroes", &s->read_zeroes, errp)) {
         return false;
     }

@@ -1005,6 +1005,13 @@ static void refusals(void **state)
                     "block driver 'nbd': unknown option 'foo'");
     kit_drive_fails("if=none,format=raw,file=nbd:unix:/nosuch,foo=1",
                     "block driver 'raw': unknown option 'foo'");
+    kit_drive_fails(N "server.type=inet,server.host=localhost,server.ipv4=on",
+                    "nbd: server.host=localhost has to be a number for server.ipv4=on: this libnbd "
+                    "takes whatever address a name has");
+    kit_drive_fails(N "server.type=inet,server.host=127.0.0.1,server.ipv4=off",
+                    "nbd: server.host=127.0.0.1 is no IPv6 address");
+    kit_drive_fails(N "server.type=inet,server.host=::1,server.ipv4=off,server.ipv6=off",
+                    "Cannot disable IPv4 and IPv6 at same time");
     kit_drive_fails(N "path=x,tls-creds=none", "No TLS credentials with id 'none'");
     kit_drive_fails(N "host=x,tls=on,tls-hostname=y",
                     "tls-hostname=y is not supported by this libnbd, which checks the name that it "
@@ -1021,6 +1028,10 @@ static void refusals(void **state)
                     "Failed to connect to 'nbds+unix:///?socket=x': connect: No such file or "
                     "directory");
     nbd_creds_remove("creds");
+    kit_drive_fails(N "server.type=inet,server.host=127.0.0.1,server.port=1,server.ipv4=on,"
+                      "server.ipv6=off",
+                    "Failed to connect to 'nbd://127.0.0.1:1': connect: 127.0.0.1:1: could not "
+                    "connect to remote host: Connection refused");
     kit_drive_fails(N "host=127.0.0.1,port=1,export=e",
                     "Failed to connect to 'nbd://127.0.0.1:1/e': connect: 127.0.0.1:1: could not "
                     "connect to remote host: Connection refused");

@@ -58,6 +58,9 @@ static void blockdev_refusals(void **state)
         {"driver=file,node-name=n,filename=image,aio=native", NATIVE},
         {"driver=file,node-name=n,filename=image,aio=bad",
          "option 'aio': 'bad' is unknown; use threads, io_uring or native"},
+        {"driver=file,node-name=n,filename=image,aio-max-batch=8",
+         "aio-max-batch=8 is not supported: all requests that have come together are submitted at "
+         "once; leave it out"},
         {"driver=raw,node-name=n,file.driver=raw,file.file.filename=image",
          "Parameter 'file.file.driver' is missing"},
         {"driver=raw,node-name=n,file.driver=null-co,file.read-zeroes=maybe",
@@ -407,6 +410,7 @@ static void cache_modes(void **state)
         {",discard=ignore", 0, true},
         {",discard=off", 0, true},
     };
+    static const unsigned detect = BLOCK_OPEN_DETECT_ZEROES | BLOCK_OPEN_DETECT_UNMAP;
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct block_backend *be = kit_drive("file=null-co://,format=raw,if=none%s", cases[i].text);
@@ -415,6 +419,10 @@ static void cache_modes(void **state)
         assert_int_equal(backend_write_cache(be), cases[i].write_cache);
         kit_close();
     }
+    struct block_backend *be = kit_drive("driver=null-co,if=none,detect-zeroes=unmap");
+    assert_int_equal(backend_root(be)->flags & detect, BLOCK_OPEN_DETECT_ZEROES);
+    be = kit_drive("driver=null-co,if=none,detect-zeroes=unmap,discard=unmap");
+    assert_int_equal(backend_root(be)->flags & detect, detect);
 }
 
 static void drive_names_and_places(void **state)
@@ -514,7 +522,7 @@ static void drive_spellings(void **state)
     struct block_backend *be = kit_drive("file=null-co://,format=null-co,size=3M,if=none");
     assert_null(backend_root(be)->file);
     assert_int_equal(backend_length(be), 3 << 20);
-    be = kit_drive("driver=null-co,size=1000,if=none");
+    be = kit_drive("driver=null-co,size=1000,latency-ns=90000000000,if=none");
     assert_int_equal(backend_length(be), 1024);
 }
 
