@@ -5,14 +5,12 @@
 #include "base/error.h"
 #include "block/advice.h"
 
-static void vm_in_use(const char *filename, bool by_claim, struct error **errp)
+static void vm_in_use(const char *filename, struct error **errp)
 {
     (void)filename;
-    if (by_claim) {
-        error_add_hint(errp,
-                       "Or another drive of this VM is. Devices that all have share-rw=on may "
-                       "use it together.");
-    }
+    error_add_hint(errp,
+                   "Or another drive of this VM is. Devices that all have share-rw=on may use "
+                   "it together.");
 }
 
 static const struct block_advice vm_advice = {

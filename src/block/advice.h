@@ -11,9 +11,8 @@
 struct error;
 
 struct block_advice {
-    /* Another process has a lock on the image that is in the way of ours (by_claim: of what a device or
-     * a tool does with it, not of opening it). */
-    void (*in_use)(const char *filename, bool by_claim, struct error **errp);
+    /* Another process, or another node of this one, has a lock on the image that is in the way. */
+    void (*in_use)(const char *filename, struct error **errp);
     /* Permissions or the file system let it be read, but not written. */
     const char *only_readable;
 };

@@ -75,7 +75,12 @@ struct block_backend *backend_new(const char *name, struct block_node *root, str
         .gate = &be->gate,
         .user = be->name ? be->name : "",
     };
-    if (!block_link_add(&be->link, errp)) {
+    bool is_linked = block_link_add(&be->link, errp);
+    /* As QEMU's, -drive is seen to read before it has a device. */
+    if (!is_linked || (name && !block_link_set_claim(&be->link, BLOCK_CLAIM_OPEN, true, errp))) {
+        if (is_linked) {
+            block_link_remove(&be->link);
+        }
         gate_destroy(&be->gate);
         free(be->name);
         free(be);
@@ -197,6 +202,12 @@ struct block_backend *backend_attach(const char *text, const char *dev_name, boo
         return NULL;
     }
     return be;
+}
+
+bool backend_start_writing(struct block_backend *be, struct error **errp)
+{
+    return block_node_check_length(be->link.node, errp) &&
+           block_link_set_claim(&be->link, BLOCK_CLAIM_WRITE, be->link.shares_write, errp);
 }
 
 void backend_detach(struct block_backend *be)

@@ -41,6 +41,8 @@ struct block_backend *backend_find(const char *name);
  * other processes; else those are refused, or this is. */
 struct block_backend *backend_attach(const char *text, const char *dev_name, bool writable,
                                      bool shares_write, struct error **errp);
+/* What was attached to read writes from now on. After an error it goes on reading. Drained. */
+bool backend_start_writing(struct block_backend *be, struct error **errp);
 /* True if drive=TEXT names something that cannot be written. */
 bool backend_text_is_readonly(const char *text);
 /* Waits for the device's requests (as backend_drain()) and drops its reference. */

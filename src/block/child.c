@@ -73,8 +73,6 @@ static bool attach_child(struct block_node *parent, struct block_node *child, co
     link->key = key;
     link->role = role;
     link->user = parent->name;
-    link->claim = writes ? BLOCK_CLAIM_WRITE : BLOCK_CLAIM_READ;
-    link->shares_write = parent->flags & BLOCK_OPEN_FORCE_SHARE;
     if (!block_link_add(link, errp)) {
         free(link);
         return false;
@@ -202,15 +200,6 @@ bool block_node_allow_growth(struct block_node *node)
     (BLOCK_OPEN_RDWR | BLOCK_OPEN_NOCACHE | BLOCK_OPEN_NO_FLUSH | BLOCK_OPEN_UNMAP |               \
      BLOCK_OPEN_DETECT_ZEROES | BLOCK_OPEN_DETECT_UNMAP)
 
-static void set_child_claims(struct block_node *node)
-{
-    for (struct block_link *link = node->children; link; link = link->next_child) {
-        if (link->role != BLOCK_CHILD_BACKING) {
-            link->claim = node->flags & BLOCK_OPEN_RDWR ? BLOCK_CLAIM_WRITE : BLOCK_CLAIM_READ;
-        }
-    }
-}
-
 /* Who writes through the node keeps it writable; who asks nobody does not write. */
 static bool check_reopen(struct block_node *node, unsigned flags, struct error **errp)
 {
@@ -247,7 +236,8 @@ static void allow_growth_below(struct block_node *node)
 static void set_flags(struct block_node *node, unsigned flags)
 {
     node->flags = flags;
-    set_child_claims(node);
+    node->starts_writing = false;
+    block_node_drop_perms(node);
     block_node_refresh_limits(node);
 }
 
@@ -329,6 +319,18 @@ static void undo_reopen(struct block_node *node, unsigned flags, const unsigned 
     undo_children(node, NULL, old_below);
 }
 
+/* What is written as soon as it may be needs the locks before. */
+static bool reopen_for_writing(struct block_node *node, unsigned flags, struct error **errp)
+{
+    node->starts_writing = flags & BLOCK_OPEN_RDWR;
+    if (block_node_get_perms(node, errp) && reopen_driver(node, flags, errp)) {
+        return true;
+    }
+    node->starts_writing = false;
+    block_node_drop_perms(node);
+    return false;
+}
+
 bool block_node_reopen(struct block_node *node, unsigned flags, struct error **errp)
 {
     unsigned old = node->flags;
@@ -357,7 +359,7 @@ bool block_node_reopen(struct block_node *node, unsigned flags, struct error **e
     if (flags & BLOCK_OPEN_RDWR) {
         allow_growth_below(node);
     }
-    if (!stops && !reopen_driver(node, flags, errp)) {
+    if (!stops && !reopen_for_writing(node, flags, errp)) {
         undo_children(node, NULL, old_below);
         return false;
     }

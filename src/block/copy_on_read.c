@@ -331,6 +331,7 @@ const struct block_driver block_driver_copy_on_read = {
     .name = "copy-on-read",
     .help = "what is read from backing files goes to the image; file=, bottom=",
     .is_filter = true,
+    .keeps_metadata = true, /* its tracker knows the writes that pass through it, and no others */
     .state_size = sizeof(struct cor_state),
     .options = options,
     .supported_flags = BLOCK_REQ_FUA | BLOCK_REQ_COMPRESSED,

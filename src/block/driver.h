@@ -32,6 +32,19 @@ struct options;
  * their supported_flags, else -ENOTSUP. */
 #define BLOCK_REQ_COMPRESSED 8u
 
+/* What is done with a node: bits that are the numbers of QEMU's lock bytes (file_lock.c). */
+#define BLOCK_PERM_READ            1u
+#define BLOCK_PERM_WRITE           2u
+#define BLOCK_PERM_WRITE_UNCHANGED 4u /* what it reads as stays the same; nobody does that here */
+#define BLOCK_PERM_RESIZE          8u
+#define BLOCK_PERM_COUNT           4
+
+/* What one who uses a node does with it, and what others shall not do meanwhile. Of a node: all that its
+ * users do, or deny. */
+struct block_perms {
+    unsigned used, denied; /* BLOCK_PERM_… */
+};
+
 /* A list of buffers. Owned by the caller for the time of the request. */
 struct block_iov {
     const struct iovec *iov;
@@ -87,7 +100,8 @@ struct block_driver {
     const char *name; /* "raw", "file" */
     bool is_protocol;
     bool is_filter;
-    /* It keeps metadata in its file: from opening on, nobody else may write to what is below it. */
+    /* It writes what nobody above asked for, or remembers what it read, as formats do with metadata: from
+     * opening on it writes to its files if it may, and nobody else does. */
     bool keeps_metadata;
     size_t state_size;
     const char *help;
@@ -102,7 +116,7 @@ struct block_driver {
 
     /* opts: the node's own options, without driver, node-name, cache.*, read-only; children are
      * opened by the driver through block_node_open_child(). May take BLOCK_OPEN_RDWR out of
-     * node->flags if auto-read-only is on. Main loop, not in a coroutine; close comes only after a
+     * node->flags if auto-read-only is on and writing can never be. Main loop, not in a coroutine; close comes only after a
      * successful open. */
     bool (*open)(struct block_node *node, struct options *opts, struct error **errp);
     void (*close)(struct block_node *node);
@@ -147,9 +161,11 @@ struct block_driver {
     /* Protocols: makes an empty file of filename=, size=, preallocation=, nocow=; what was there is
      * gone. Main loop. */
     bool (*create)(struct options *opts, struct error **errp);
-    /* A user of the node wants (or no longer wants) nobody else to write to what is below it; only
-     * the former may fail. For drivers at the bottom. Main loop. */
-    bool (*set_exclusive)(struct block_node *node, bool exclusive, struct error **errp);
+    /* Users come, go, or change what they do: node->perms, which is still the old one, becomes *perms.
+     * Fails only where something is added, and then nothing has changed. For drivers at the bottom.
+     * Main loop; requests that the old perms allow may be in flight. */
+    bool (*set_perms)(struct block_node *node, const struct block_perms *perms,
+                      struct error **errp);
     /* Other flags (BLOCK_OPEN_RDWR, _NOCACHE, _NO_FLUSH, _UNMAP, _DETECT_*) for a node that is open;
      * its children have theirs already, or get them next if it stops writing: should one of them
      * refuse, it is called to go on writing. On failure nothing has changed. NULL: only those that

@@ -93,23 +93,34 @@ static bool means_read_only(int err)
     return err == EACCES || err == EPERM || err == EROFS || err == ETXTBSY;
 }
 
-static int open_as(const char *filename, unsigned flags)
+/* The file is written by who has the permissions `used`. */
+static bool needs_writing(unsigned flags, unsigned used)
+{
+    if (flags & BLOCK_OPEN_AUTO_READ_ONLY &&
+        !(used & (BLOCK_PERM_WRITE | BLOCK_PERM_WRITE_UNCHANGED | BLOCK_PERM_RESIZE))) {
+        return false;
+    }
+    return flags & BLOCK_OPEN_RDWR;
+}
+
+static int open_as(const char *filename, bool write, unsigned flags)
 {
     /* O_NONBLOCK: a FIFO must not make us wait for its other end. */
-    return open(filename, (flags & BLOCK_OPEN_RDWR ? O_RDWR : O_RDONLY) |
+    return open(filename, (write ? O_RDWR : O_RDONLY) |
                               (flags & BLOCK_OPEN_NOCACHE ? O_DIRECT : 0) | O_CLOEXEC | O_NOCTTY |
                               O_NONBLOCK);
 }
 
 /* Why it could not be opened, and what helps. */
-static void explain_open_error(int err, const char *filename, unsigned flags, struct error **errp)
+static void explain_open_error(int err, const char *filename, bool write, unsigned flags,
+                               struct error **errp)
 {
     error_set_errno(errp, err, "Could not open '%s'", filename);
     if (err == EINVAL && flags & BLOCK_OPEN_NOCACHE) {
         error_add_hint(errp, "its file system may not know O_DIRECT; use cache.direct=off "
                              "(cache=writeback)");
-    } else if (flags & BLOCK_OPEN_RDWR && means_read_only(err)) {
-        int fd = open_as(filename, flags & ~(BLOCK_OPEN_RDWR | BLOCK_OPEN_NOCACHE));
+    } else if (write && means_read_only(err)) {
+        int fd = open_as(filename, false, flags & ~BLOCK_OPEN_NOCACHE);
         if (fd >= 0) {
             close(fd);
             error_add_hint(errp, "%s", block_advice()->only_readable);
@@ -138,9 +149,8 @@ static bool check_type(const struct stat *st, const char *filename, bool is_devi
     return false;
 }
 
-/* Sets fd, is_direct, and clears BLOCK_OPEN_RDWR in *flags if that has to be and may be. */
-static bool open_fd(struct file_state *s, const char *filename, unsigned *flags,
-                    struct error **errp)
+/* Sets fd and what it is like. */
+static bool open_fd(struct file_state *s, const char *filename, unsigned flags, struct error **errp)
 {
     struct stat st;
     struct statfs fs;
@@ -149,14 +159,10 @@ static bool open_fd(struct file_state *s, const char *filename, unsigned *flags,
     if (stat(filename, &st) == 0 && !check_type(&st, filename, s->is_device, errp)) {
         return false;
     }
-    s->fd = open_as(filename, *flags);
-    if (s->fd < 0 && *flags & BLOCK_OPEN_RDWR && *flags & BLOCK_OPEN_AUTO_READ_ONLY &&
-        means_read_only(errno)) {
-        *flags &= ~BLOCK_OPEN_RDWR;
-        s->fd = open_as(filename, *flags);
-    }
+    s->is_writable = needs_writing(flags, 0);
+    s->fd = open_as(filename, s->is_writable, flags);
     if (s->fd < 0) {
-        explain_open_error(errno, filename, *flags, errp);
+        explain_open_error(errno, filename, s->is_writable, flags, errp);
         return false;
     }
     if (fstat(s->fd, &st) < 0) {
@@ -169,7 +175,7 @@ static bool open_fd(struct file_state *s, const char *filename, unsigned *flags,
     /* io_uring answers EAGAIN on such files rather than to wait. */
     int fd_flags = fcntl(s->fd, F_GETFL);
     fcntl(s->fd, F_SETFL, fd_flags & ~O_NONBLOCK);
-    s->is_direct = *flags & BLOCK_OPEN_NOCACHE;
+    s->is_direct = flags & BLOCK_OPEN_NOCACHE;
     s->is_memory = !s->is_device && fstatfs(s->fd, &fs) == 0 &&
                    (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
     s->block_size = is_power_of_2(st.st_blksize) && st.st_blksize <= 65536 ? st.st_blksize : 4096;
@@ -209,21 +215,6 @@ static void file_close(struct block_node *node)
     close(s->fd);
 }
 
-/* Another fd of the file in this process is another user of it, too. */
-static bool file_set_exclusive(struct block_node *node, bool exclusive, struct error **errp)
-{
-    const struct file_state *s = node->state;
-
-    if (!s->has_locks) {
-        return true;
-    }
-    if (exclusive) {
-        return file_lock_exclusive(s->fd, node->filename, errp);
-    }
-    file_unlock_exclusive(s->fd);
-    return true;
-}
-
 static bool open_common(struct block_node *node, struct options *opts, bool is_device,
                         struct error **errp)
 {
@@ -246,9 +237,9 @@ static bool open_common(struct block_node *node, struct options *opts, bool is_d
     free(node->filename);
     node->filename = xstrdup(filename);
     s->fd = -1;
-    bool ok = open_fd(s, filename, &node->flags, errp) &&
-              (locking == LOCKING_OFF || file_lock(s->fd, filename, node->flags & BLOCK_OPEN_RDWR,
-                                                   locking == LOCKING_ON, &s->has_locks, errp)) &&
+    bool ok = open_fd(s, filename, node->flags, errp) &&
+              (locking == LOCKING_OFF ||
+               file_check_locks(s->fd, filename, locking == LOCKING_ON, &s->has_locks, errp)) &&
               get_size(s, filename, errp) && file_probe_alignment(s, filename, errp);
     if (!ok && s->fd >= 0) {
         close(s->fd);
@@ -266,45 +257,117 @@ static bool host_device_open(struct block_node *node, struct options *opts, stru
     return open_common(node, opts, true, errp);
 }
 
-/* ---- what it is like ------------------------------------------------------------------------- */
+/* ---- other flags, other users ---------------------------------------------------------------- */
 
-/* The same file by another open file description, in the place of the old one. */
-static bool file_reopen(struct block_node *node, unsigned flags, struct error **errp)
+/* The same file by another open file description; negative errno. */
+static int open_again(const struct file_state *s, bool write, unsigned flags)
 {
-    struct file_state *s = node->state;
-    bool write = flags & BLOCK_OPEN_RDWR, old_write = node->flags & BLOCK_OPEN_RDWR;
     char name[32];
 
-    if (!((flags ^ node->flags) & (BLOCK_OPEN_RDWR | BLOCK_OPEN_NOCACHE))) {
-        return true;
-    }
     snprintf(name, sizeof(name), "/proc/self/fd/%d", s->fd);
-    int fd = open_as(name, flags);
+    int fd = open_as(name, write, flags);
     if (fd < 0) {
-        explain_open_error(errno, node->filename, flags, errp);
-        return false;
+        return -errno;
     }
     int fd_flags = fcntl(fd, F_GETFL);
     fcntl(fd, F_SETFL, fd_flags & ~O_NONBLOCK);
+    return fd;
+}
+
+/* It comes into the place of the old one, which requests in flight still use, with the locks of `perms`. */
+static void take_fd(struct file_state *s, int fd, bool write, const struct block_perms *perms)
+{
+    if (s->has_locks) {
+        file_move_locks(s->fd, fd, perms);
+    }
+    dup3(fd, s->fd, O_CLOEXEC);
+    close(fd);
+    s->is_writable = write;
+}
+
+static bool file_reopen(struct block_node *node, unsigned flags, struct error **errp)
+{
+    struct file_state *s = node->state;
+    bool write = needs_writing(flags, node->perms.used);
+
+    if (write == s->is_writable && !((flags ^ node->flags) & BLOCK_OPEN_NOCACHE)) {
+        return true;
+    }
+    int fd = open_again(s, write, flags);
+    if (fd < 0) {
+        explain_open_error(-fd, node->filename, write, flags, errp);
+        return false;
+    }
     struct file_state as = {
         .fd = fd,
         .is_device = s->is_device,
         .is_direct = flags & BLOCK_OPEN_NOCACHE,
         .block_size = s->block_size,
     };
-    if (!file_probe_alignment(&as, node->filename, errp) ||
-        (s->has_locks &&
-         !file_lock_move(s->fd, old_write, fd, write, node->is_exclusive, node->filename, errp))) {
+    if (!file_probe_alignment(&as, node->filename, errp)) {
         close(fd);
         return false;
     }
-    dup3(fd, s->fd, O_CLOEXEC);
-    close(fd);
+    take_fd(s, fd, write, &node->perms);
     s->is_direct = as.is_direct;
     s->request_alignment = as.request_alignment;
     s->memory_alignment = as.memory_alignment;
     return true;
 }
+
+/* auto-read-only=on: the first writer comes. */
+static bool start_writing(struct block_node *node, const struct block_perms *perms,
+                          struct error **errp)
+{
+    int fd = open_again(node->state, true, node->flags);
+
+    if (fd < 0) {
+        explain_open_error(-fd, node->filename, true, node->flags, errp);
+        return false;
+    }
+    take_fd(node->state, fd, true, perms);
+    return true;
+}
+
+/* The last one is gone. What it left in the page cache is flushed by the fd that it was written by, which
+ * hears of errors; also if it cannot be opened otherwise any more, the old one stays. */
+static void stop_writing(struct block_node *node, const struct block_perms *perms)
+{
+    if (atomic_load(&node->unflushed)) {
+        return;
+    }
+    int fd = open_again(node->state, false, node->flags);
+    if (fd >= 0) {
+        take_fd(node->state, fd, false, perms);
+    }
+}
+
+/* Another fd of the file in this process is another user of it, too. */
+static bool file_set_perms(struct block_node *node, const struct block_perms *perms,
+                           struct error **errp)
+{
+    const struct file_state *s = node->state;
+    bool write = needs_writing(node->flags, perms->used);
+
+    if (s->has_locks && !file_lock(s->fd, &node->perms, perms, node->filename, errp)) {
+        return false;
+    }
+    if (write && !s->is_writable && !start_writing(node, perms, errp)) {
+        if (s->has_locks) {
+            file_unlock(s->fd, perms, &node->perms);
+        }
+        return false;
+    }
+    if (s->has_locks) {
+        file_unlock(s->fd, &node->perms, perms);
+    }
+    if (!write && s->is_writable) {
+        stop_writing(node, perms);
+    }
+    return true;
+}
+
+/* ---- what it is like ------------------------------------------------------------------------- */
 
 static int64_t file_length(struct block_node *node)
 {
@@ -373,7 +436,7 @@ const struct block_driver block_driver_file = {
     .co_truncate = file_co_truncate,
     .allow_growth = file_allow_growth,
     .create = file_create,
-    .set_exclusive = file_set_exclusive,
+    .set_perms = file_set_perms,
 };
 
 const struct block_driver block_driver_host_device = {
@@ -396,5 +459,5 @@ const struct block_driver block_driver_host_device = {
     .co_discard = file_co_discard,
     .co_write_zeroes = file_co_write_zeroes,
     .co_block_status = file_co_block_status,
-    .set_exclusive = file_set_exclusive,
+    .set_perms = file_set_perms,
 };

@@ -11,7 +11,7 @@
 #include "block/node.h"
 
 struct file_state {
-    /* constant while it is open */
+    /* constant while it is open; the fd may become another file description of the same file */
     int fd;
     enum aio_io_engine engine;
     bool is_device;
@@ -20,6 +20,8 @@ struct file_state {
     bool has_locks;      /* locking= and the file system allow them */
     uint32_t block_size; /* bytes: a device's logical blocks, a file system's blocks */
     uint32_t request_alignment, memory_alignment;
+    /* main loop */
+    bool is_writable; /* the fd is; with auto-read-only=on only while somebody writes */
     /* atomic */
     _Atomic(uint64_t) eof; /* bytes the file had when it was opened, or has by our own writes behind
                             * that; the node's length is rounded up */
@@ -46,18 +48,18 @@ int file_co_block_status(struct block_node *node, uint64_t offset, uint64_t *len
 int file_set_length(int fd, uint64_t old, uint64_t length, enum block_prealloc prealloc);
 bool file_create(struct options *opts, struct error **errp);
 
-/* file_lock.c. file_lock(): other processes (ferry, QEMU and its tools) see that the file is read, or
- * also written, until fd is closed; an error if one does not want that. required: locking=on; else a
- * file system without locks is fine, and *has_locks says so. */
-bool file_lock(int fd, const char *filename, bool write, bool required, bool *has_locks,
-               struct error **errp);
-/* From now on nobody else may write to the file; an error if somebody may already. */
-bool file_lock_exclusive(int fd, const char *filename, struct error **errp);
-void file_unlock_exclusive(int fd);
-/* The file gets a new fd, for writing or not: its locks go from the old one to that. After an error
- * the old one has them. */
-bool file_lock_move(int old_fd, bool old_write, int fd, bool write, bool exclusive,
-                    const char *filename, struct error **errp);
+/* file_lock.c. Can locks be had? required: locking=on; else a file system without locks is fine, and
+ * *has_locks says so. */
+bool file_check_locks(int fd, const char *filename, bool required, bool *has_locks,
+                      struct error **errp);
+/* What is added to `old` is said to other processes (ferry, QEMU and its tools), until fd is closed; an
+ * error, and nothing has changed, if one of them denies that, or does what is denied now. */
+bool file_lock(int fd, const struct block_perms *old, const struct block_perms *perms,
+               const char *filename, struct error **errp);
+/* What is left out of `old` may be done by others again. */
+void file_unlock(int fd, const struct block_perms *old, const struct block_perms *perms);
+/* The file gets a new fd: at no time is it without locks. */
+void file_move_locks(int old_fd, int fd, const struct block_perms *perms);
 
 /* file_align.c: fills request_alignment and memory_alignment. */
 bool file_probe_alignment(struct file_state *s, const char *filename, struct error **errp);

@@ -69,10 +69,15 @@ static void set_nocow(int fd)
 /* Nobody may be reading or writing what is about to be emptied. */
 static bool lock_and_empty(int fd, const char *filename, struct error **errp)
 {
+    const struct block_perms none = {0};
+    const struct block_perms writes = {
+        .used = BLOCK_PERM_READ | BLOCK_PERM_WRITE,
+        .denied = BLOCK_PERM_WRITE,
+    };
     bool has_locks;
 
-    if (!file_lock(fd, filename, true, false, &has_locks, errp) ||
-        (has_locks && !file_lock_exclusive(fd, filename, errp))) {
+    if (!file_check_locks(fd, filename, false, &has_locks, errp) ||
+        (has_locks && !file_lock(fd, &none, &writes, filename, errp))) {
         return false;
     }
     if (ftruncate(fd, 0) < 0) {

@@ -7,7 +7,9 @@
  *   byte 100 + p   somebody uses permission p
  *   byte 200 + p   somebody does not want others to use permission p
  *
- *   p: 0 consistent read, 1 write, 2 write unchanged, 3 resize
+ *   p: 0 consistent read, 1 write, 2 write unchanged, 3 resize (BLOCK_PERM_…)
+ *
+ * They follow what the users of the node do, not how it was opened: with nobody there are none.
  *
  * Whoever comes locks its bytes first and then looks whether somebody holds the opposite ones, so
  * of two that come at the same time at least one sees the other.
@@ -23,15 +25,14 @@
 
 #define LOCK_USED     100
 #define LOCK_UNSHARED 200
+#define LOCK_TRIED    199 /* means nothing to anybody */
 
 /* A process that had an io_uring and was killed is gone for its parent some 10 ms before the kernel
  * closes its files: whoever is started in its place must not fail for that. */
 #define PATIENCE_MS 200
 #define STEP_MS     5
 
-enum permission { CONSISTENT_READ, WRITE, WRITE_UNCHANGED, RESIZE, PERMISSION_COUNT };
-
-static const char *const names[PERMISSION_COUNT] = {
+static const char *const names[BLOCK_PERM_COUNT] = {
     "consistent read",
     "write",
     "write unchanged",
@@ -69,83 +70,82 @@ static bool means_no_locks(int err)
     return err == EINVAL || err == ENOLCK || err == EOPNOTSUPP || err == ENOSYS;
 }
 
-bool file_lock(int fd, const char *filename, bool write, bool required, bool *has_locks,
-               struct error **errp)
+static bool fail_to_lock(int err, const char *filename, struct error **errp)
 {
-    uint32_t used = BIT(CONSISTENT_READ) | (write ? BIT(WRITE) : 0);
+    error_set_errno(errp, err, "Failed to lock '%s'", filename);
+    error_add_hint(errp, "use locking=off to go without");
+    return false;
+}
 
-    *has_locks = true;
-    for (int p = 0; p < PERMISSION_COUNT; p++) {
-        int err = used & BIT(p) ? lock_byte(fd, F_RDLCK, LOCK_USED + p) : 0;
-        if (err && means_no_locks(err) && !required) {
-            *has_locks = false;
-            return true;
-        }
-        if (err) {
-            error_set_errno(errp, err, "Failed to lock '%s'", filename);
-            error_add_hint(errp, "use locking=off to go without");
+bool file_check_locks(int fd, const char *filename, bool required, bool *has_locks,
+                      struct error **errp)
+{
+    int err = lock_byte(fd, F_RDLCK, LOCK_TRIED);
+
+    *has_locks = !err || !means_no_locks(err);
+    if (!err) {
+        lock_byte(fd, F_UNLCK, LOCK_TRIED);
+    }
+    return *has_locks || !required || fail_to_lock(err, filename, errp);
+}
+
+/* The bytes of `bits` from `first` on; a positive errno of the first that fails. */
+static int set_bytes(int fd, short type, off_t first, unsigned bits)
+{
+    int err = 0;
+
+    for (int p = 0; p < BLOCK_PERM_COUNT && !err; p++) {
+        err = bits & BIT(p) ? lock_byte(fd, type, first + p) : 0;
+    }
+    return err;
+}
+
+static struct block_perms minus(const struct block_perms *a, const struct block_perms *b)
+{
+    return (struct block_perms){.used = a->used & ~b->used, .denied = a->denied & ~b->denied};
+}
+
+static bool check_others(int fd, const struct block_perms *added, const char *filename,
+                         struct error **errp)
+{
+    for (int p = 0; p < BLOCK_PERM_COUNT; p++) {
+        bool is_denied = added->used & BIT(p) && others_keep(fd, LOCK_UNSHARED + p);
+        if (is_denied || (added->denied & BIT(p) && others_keep(fd, LOCK_USED + p))) {
+            error_set(errp, "Failed to get %s\"%s\" lock: another process is using '%s'",
+                      is_denied ? "" : "shared ", names[p], filename);
+            block_advice()->in_use(filename, errp);
             return false;
         }
     }
-    for (int p = 0; p < PERMISSION_COUNT; p++) {
-        if (used & BIT(p) && others_keep(fd, LOCK_UNSHARED + p)) {
-            error_set(errp, "Failed to get \"%s\" lock: another process is using '%s'", names[p],
-                      filename);
-            block_advice()->in_use(filename, false, errp);
-            return false;
-        }
-    }
     return true;
 }
 
-static void set_locks(int fd, short type, bool write, bool exclusive)
+bool file_lock(int fd, const struct block_perms *old, const struct block_perms *perms,
+               const char *filename, struct error **errp)
 {
-    lock_byte(fd, type, LOCK_USED + CONSISTENT_READ);
-    if (write) {
-        lock_byte(fd, type, LOCK_USED + WRITE);
+    struct block_perms added = minus(perms, old);
+    int err = set_bytes(fd, F_RDLCK, LOCK_USED, added.used);
+
+    err = err ? err : set_bytes(fd, F_RDLCK, LOCK_UNSHARED, added.denied);
+    if (!err && check_others(fd, &added, filename, errp)) {
+        return true;
     }
-    if (exclusive) {
-        lock_byte(fd, type, LOCK_UNSHARED + WRITE);
-    }
+    file_unlock(fd, &added, &(struct block_perms){0});
+    return err ? fail_to_lock(err, filename, errp) : false;
 }
 
-/* Locks are shared ones, so the new fd has its own before the old one gives up: at no time is the
- * file without. Whether others mind is looked at when only they are left. */
-bool file_lock_move(int old_fd, bool old_write, int fd, bool write, bool exclusive,
-                    const char *filename, struct error **errp)
+void file_unlock(int fd, const struct block_perms *old, const struct block_perms *perms)
 {
-    set_locks(fd, F_RDLCK, write, exclusive);
-    set_locks(old_fd, F_UNLCK, old_write, exclusive);
-    if (write && others_keep(fd, LOCK_UNSHARED + WRITE)) {
-        error_set(errp, "Failed to get \"%s\" lock: another process is using '%s'", names[WRITE],
-                  filename);
-        block_advice()->in_use(filename, false, errp);
-        set_locks(old_fd, F_RDLCK, old_write, exclusive);
-        return false;
-    }
-    return true;
+    struct block_perms left_out = minus(old, perms);
+
+    set_bytes(fd, F_UNLCK, LOCK_USED, left_out.used);
+    set_bytes(fd, F_UNLCK, LOCK_UNSHARED, left_out.denied);
 }
 
-/* As QEMU for a disk, all is shared but writing; who resizes needs to write as well. */
-bool file_lock_exclusive(int fd, const char *filename, struct error **errp)
+/* Locks are shared ones, so the new fd has its own before the old one gives up. */
+void file_move_locks(int old_fd, int fd, const struct block_perms *perms)
 {
-    int err = lock_byte(fd, F_RDLCK, LOCK_UNSHARED + WRITE);
-
-    if (err) {
-        error_set_errno(errp, err, "Failed to lock '%s'", filename);
-        return false;
-    }
-    if (others_keep(fd, LOCK_USED + WRITE)) {
-        file_unlock_exclusive(fd);
-        error_set(errp, "Failed to get shared \"%s\" lock: another process is using '%s'",
-                  names[WRITE], filename);
-        block_advice()->in_use(filename, true, errp);
-        return false;
-    }
-    return true;
-}
-
-void file_unlock_exclusive(int fd)
-{
-    lock_byte(fd, F_UNLCK, LOCK_UNSHARED + WRITE);
+    set_bytes(fd, F_RDLCK, LOCK_USED, perms->used);
+    set_bytes(fd, F_RDLCK, LOCK_UNSHARED, perms->denied);
+    file_unlock(old_fd, perms, &(struct block_perms){0});
 }

@@ -118,28 +118,64 @@ void block_node_drain_end(struct block_node *node)
 
 /* ---- links ----------------------------------------------------------------------------------- */
 
-static bool check_claim(const struct block_link *link, enum block_claim claim, bool shares_write,
+/* What it is to be for; perms is what it has. */
+static struct block_perms wanted_perms(const struct block_link *link)
+{
+    const unsigned resizes = BLOCK_PERM_WRITE | BLOCK_PERM_RESIZE;
+    const struct block_node *parent = link->parent;
+    struct block_perms perms = {0};
+
+    if (!parent) {
+        if (link->claim >= BLOCK_CLAIM_OPEN) {
+            perms.used = BLOCK_PERM_READ;
+        }
+        if (link->claim >= BLOCK_CLAIM_READ && !link->shares_write) {
+            perms.denied = BLOCK_PERM_WRITE;
+        }
+        if (link->claim == BLOCK_CLAIM_WRITE) {
+            perms.used |= BLOCK_PERM_WRITE;
+        }
+        return perms;
+    }
+    perms = parent->perms;
+    if (link->role == BLOCK_CHILD_BACKING) {
+        perms.used &= BLOCK_PERM_READ;
+        perms.denied = perms.denied & BLOCK_PERM_WRITE ? resizes : 0;
+    } else if (parent->driver->keeps_metadata) {
+        bool writes = parent->flags & BLOCK_OPEN_RDWR || parent->starts_writing;
+        perms.used = BLOCK_PERM_READ | (writes ? resizes : 0);
+        perms.denied = resizes;
+    }
+    if (parent->flags & BLOCK_OPEN_FORCE_SHARE) {
+        perms.denied = 0;
+    }
+    return perms;
+}
+
+static bool is_in_the_way(const struct block_perms *a, const struct block_perms *b)
+{
+    return a->used & b->denied || b->used & a->denied;
+}
+
+static bool check_perms(const struct block_link *link, const struct block_perms *perms,
                         struct error **errp)
 {
     const struct block_node *node = link->node;
+    bool writes = perms->used & BLOCK_PERM_WRITE;
 
     for (const struct block_link *other = node->users; other; other = other->next_user) {
-        if (other == link || claim == BLOCK_CLAIM_NONE || other->claim == BLOCK_CLAIM_NONE) {
+        if (other == link || !is_in_the_way(perms, &other->perms)) {
             continue;
         }
-        if ((claim == BLOCK_CLAIM_WRITE && !other->shares_write) ||
-            (other->claim == BLOCK_CLAIM_WRITE && !shares_write)) {
-            error_set(errp, "node '%s' is already in use by '%s', so '%s' cannot %s it%s",
-                      node->name, other->user, link->user,
-                      claim == BLOCK_CLAIM_WRITE ? "write" : "read",
-                      other->claim == BLOCK_CLAIM_WRITE ? " while that may write to it" : "");
-            if (link->gate && other->gate) {
-                error_add_hint(errp, "Devices that all have share-rw=on may use it together.");
-            }
-            return false;
+        error_set(errp, "node '%s' is already in use by '%s', so '%s' cannot %s it%s", node->name,
+                  other->user, link->user, writes ? "write" : "read",
+                  other->perms.used & BLOCK_PERM_WRITE ? " while that may write to it" : "");
+        if (link->gate && other->gate) {
+            error_add_hint(errp, "Devices that all have share-rw=on may use it together.");
         }
+        return false;
     }
-    if (claim == BLOCK_CLAIM_WRITE && !(node->flags & BLOCK_OPEN_RDWR)) {
+    if (writes && !(node->flags & BLOCK_OPEN_RDWR)) {
         error_set(errp, "Block node is read-only: '%s', which '%s' wants to write", node->name,
                   link->user);
         return false;
@@ -147,44 +183,84 @@ static bool check_claim(const struct block_link *link, enum block_claim claim, b
     return true;
 }
 
-static bool link_wants_exclusive(const struct block_link *link)
+static bool set_node_perms(struct block_node *node, const struct block_perms *perms,
+                           struct error **errp)
 {
-    if (link->shares_write) {
+    if (node->driver->set_perms && !node->driver->set_perms(node, perms, errp)) {
         return false;
     }
-    return link->parent ? link->parent->is_exclusive || link->parent->driver->keeps_metadata
-                        : link->claim != BLOCK_CLAIM_NONE;
+    node->perms = *perms;
+    return true;
 }
 
-static bool wants_exclusive(const struct block_node *node)
+static struct block_perms sum_of_users(const struct block_node *node)
 {
+    struct block_perms sum = {0};
+
     for (const struct block_link *link = node->users; link; link = link->next_user) {
-        if (link_wants_exclusive(link)) {
-            return true;
-        }
+        sum.used |= link->perms.used;
+        sum.denied |= link->perms.denied;
     }
-    return false;
+    return sum;
 }
 
-/* Carries what the users want down to the files. After a failure, the caller takes back what was
- * asked for and calls again, which cannot fail. */
-static bool update_exclusive(struct block_node *node, struct error **errp)
+static bool is_same(const struct block_perms *a, const struct block_perms *b)
 {
-    bool exclusive = wants_exclusive(node);
+    return a->used == b->used && a->denied == b->denied;
+}
 
-    if (exclusive == node->is_exclusive) {
+static bool get_link_perms(struct block_link *link, struct error **errp)
+{
+    struct block_node *node = link->node;
+    struct block_perms perms = wanted_perms(link);
+
+    perms.used |= link->perms.used;
+    perms.denied |= link->perms.denied;
+    if (is_same(&perms, &link->perms)) {
         return true;
     }
-    if (node->driver->set_exclusive && !node->driver->set_exclusive(node, exclusive, errp)) {
+    if (!check_perms(link, &perms, errp)) {
         return false;
     }
-    node->is_exclusive = exclusive;
+    link->perms = perms;
+    perms = sum_of_users(node);
+    perms.used |= node->perms.used;
+    perms.denied |= node->perms.denied;
+    return is_same(&perms, &node->perms) ||
+           (set_node_perms(node, &perms, errp) && block_node_get_perms(node, errp));
+}
+
+bool block_node_get_perms(struct block_node *node, struct error **errp)
+{
     for (struct block_link *link = node->children; link; link = link->next_child) {
-        if (!update_exclusive(link->node, errp)) {
+        if (!get_link_perms(link, errp)) {
             return false;
         }
     }
     return true;
+}
+
+static void drop_unused(struct block_node *node)
+{
+    struct block_perms perms = sum_of_users(node);
+
+    if (!is_same(&perms, &node->perms)) {
+        set_node_perms(node, &perms, NULL); /* less than before: it does not fail */
+        block_node_drop_perms(node);
+    }
+}
+
+static void drop_link_perms(struct block_link *link)
+{
+    link->perms = wanted_perms(link);
+    drop_unused(link->node);
+}
+
+void block_node_drop_perms(struct block_node *node)
+{
+    for (struct block_link *link = node->children; link; link = link->next_child) {
+        drop_link_perms(link);
+    }
 }
 
 bool block_link_add(struct block_link *link, struct error **errp)
@@ -192,14 +268,11 @@ bool block_link_add(struct block_link *link, struct error **errp)
     struct block_node *node = link->node;
 
     assert(link->parent || link->claim == BLOCK_CLAIM_NONE);
-    if (!check_claim(link, link->claim, link->shares_write, errp)) {
-        return false;
-    }
     block_node_ref(node);
     link->next_user = node->users;
     node->users = link;
     drain_user(link, node->drained);
-    if (!update_exclusive(node, errp)) {
+    if (!get_link_perms(link, errp)) {
         block_link_remove(link);
         return false;
     }
@@ -212,18 +285,15 @@ bool block_link_set_claim(struct block_link *link, enum block_claim claim, bool 
     enum block_claim old_claim = link->claim;
     bool old_shares_write = link->shares_write;
 
-    if (!check_claim(link, claim, shares_write, errp)) {
-        return false;
-    }
     link->claim = claim;
     link->shares_write = shares_write;
-    if (!update_exclusive(link->node, errp)) {
+    bool ok = get_link_perms(link, errp);
+    if (!ok) {
         link->claim = old_claim;
         link->shares_write = old_shares_write;
-        update_exclusive(link->node, NULL);
-        return false;
     }
-    return true;
+    drop_link_perms(link);
+    return ok;
 }
 
 void block_link_remove(struct block_link *link)
@@ -236,6 +306,6 @@ void block_link_remove(struct block_link *link)
     }
     *p = link->next_user;
     drain_user(link, -(int)node->drained);
-    update_exclusive(node, NULL); /* there is one user less, so it only lets go */
+    drop_unused(node);
     block_node_unref(node);
 }

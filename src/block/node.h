@@ -24,11 +24,13 @@
 #include "block/driver.h"
 #include "block/track.h"
 
-#define BLOCK_OPEN_RDWR           1u
-#define BLOCK_OPEN_NOCACHE        2u   /* O_DIRECT: cache.direct=on */
-#define BLOCK_OPEN_NO_FLUSH       4u   /* flushes are dropped: cache.no-flush=on */
-#define BLOCK_OPEN_UNMAP          8u   /* discards pass: discard=unmap */
-#define BLOCK_OPEN_AUTO_READ_ONLY 16u  /* rather read-only than fail: auto-read-only=on */
+#define BLOCK_OPEN_RDWR     1u
+#define BLOCK_OPEN_NOCACHE  2u /* O_DIRECT: cache.direct=on */
+#define BLOCK_OPEN_NO_FLUSH 4u /* flushes are dropped: cache.no-flush=on */
+#define BLOCK_OPEN_UNMAP    8u /* discards pass: discard=unmap */
+/* auto-read-only=on: a file is written only while somebody writes to it; a server that does not let us
+ * write makes the node read-only. */
+#define BLOCK_OPEN_AUTO_READ_ONLY 16u
 #define BLOCK_OPEN_PROBED         32u  /* raw was guessed; not for children */
 #define BLOCK_OPEN_FORCE_SHARE    64u  /* read-only, whatever others do meanwhile: force-share=on */
 #define BLOCK_OPEN_NO_BACKING     128u /* the backing file is not opened; not for children */
@@ -45,9 +47,14 @@
     (BLOCK_OPEN_PROBED | BLOCK_OPEN_NO_BACKING | BLOCK_OPEN_CHECK | BLOCK_OPEN_DETECT_ZEROES |     \
      BLOCK_OPEN_DETECT_UNMAP | BLOCK_OPEN_NO_IO)
 
-/* What a user does with a node. Who reads or writes it wants no other to write, unless it says that
- * it shares that. */
-enum block_claim { BLOCK_CLAIM_NONE, BLOCK_CLAIM_READ, BLOCK_CLAIM_WRITE };
+/* What a backend does with a node. Who reads or writes it wants no other to write, unless it says that
+ * it shares that. What a node does with its children follows from that (link.c). */
+enum block_claim {
+    BLOCK_CLAIM_NONE,
+    BLOCK_CLAIM_OPEN, /* it is kept open, to be read or written by a device that may come */
+    BLOCK_CLAIM_READ,
+    BLOCK_CLAIM_WRITE
+};
 
 /* What a child is to its parent node. */
 enum block_child {
@@ -59,14 +66,15 @@ enum block_child {
 
 /* A use of a node by what is above it. Main loop. */
 struct block_link {
-    struct block_node *node;   /* what is used */
-    struct block_node *parent; /* who uses it: a node … */
-    struct block_gate *gate;   /* … or the gate of a backend */
-    const char *key;           /* with a parent: the option that it is given by, "file" */
-    enum block_child role;     /* with a parent */
-    const char *user;          /* its name, for messages; lives as long as the link */
-    enum block_claim claim;
-    bool shares_write;             /* others may write meanwhile; never set for a node above */
+    struct block_node *node;       /* what is used */
+    struct block_node *parent;     /* who uses it: a node … */
+    struct block_gate *gate;       /* … or the gate of a backend */
+    const char *key;               /* with a parent: the option that it is given by, "file" */
+    enum block_child role;         /* with a parent */
+    const char *user;              /* its name, for messages; lives as long as the link */
+    enum block_claim claim;        /* of a backend */
+    bool shares_write;             /* of a backend: others may write meanwhile */
+    struct block_perms perms;      /* what has been got for it */
     struct block_link *next_user;  /* other users of `node` */
     struct block_link *next_child; /* other children of `parent` */
 };
@@ -91,7 +99,8 @@ struct block_node {
     /* main loop */
     unsigned refs;
     bool monitor_owned;
-    bool is_exclusive; /* somebody above claims it and shares writing with nobody */
+    struct block_perms perms; /* of all users together */
+    bool starts_writing;      /* being reopened: it is about to get BLOCK_OPEN_RDWR */
     bool has_plain_name;
     bool is_implicit;            /* a filter that nobody named: it is called like what it filters */
     struct json_t *full_options; /* the strong ones with those of the children */
@@ -148,11 +157,13 @@ struct block_node *block_node_first(void);
 void block_node_ref(struct block_node *node);
 void block_node_unref(struct block_node *node);
 
-/* Adds a user (link->node, parent or gate, user and claim are set) and a reference; an error if it
- * or another user writes and the other does not share that. A backend's first claim is NONE. */
+/* Adds a user (link->node, parent or gate, key, role and user are set) and a reference; an error if it
+ * or another user writes and the other does not share that. A backend's first claim is NONE.
+ *
+ * What it comes to for the nodes below is got for all of them, or for none: in this process by their links,
+ * from others by the locks of the files. What somebody has is given up only once all is got. */
 bool block_link_add(struct block_link *link, struct error **errp);
-/* For a backend. With the first claim that does not share writing, the files below are locked
- * against writers; an error if there is one. */
+/* For a backend, as above. */
 bool block_link_set_claim(struct block_link *link, enum block_claim claim, bool shares_write,
                           struct error **errp);
 void block_link_remove(struct block_link *link);

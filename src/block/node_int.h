@@ -15,6 +15,11 @@ struct block_hurry *block_hurry_begin(struct block_node *node);
 void block_hurry_end(struct block_hurry *hurry);
 /* Then what is above it has a say in what its length means. */
 bool block_node_may_grow(const struct block_node *node);
+/* The node's flags or starts_writing have changed, and so what it does with its children. Get: adds what
+ * comes new, and keeps the rest; after a failure the caller takes back what it changed and calls drop,
+ * which gives up what is no longer asked for. */
+bool block_node_get_perms(struct block_node *node, struct error **errp);
+void block_node_drop_perms(struct block_node *node);
 /* Lets go of all children. */
 void block_node_drop_children(struct block_node *node);
 

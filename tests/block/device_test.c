@@ -141,10 +141,15 @@ static void refusals(void **state)
 
     struct block_backend *be = kit_drive("file=%s,format=raw,if=none,id=d0", device);
     assert_ptr_equal(backend_attach("d0", "disk", true, false, NULL), be);
-    snprintf(text, sizeof(text), "file=%s,format=raw,if=none", device);
-    snprintf(message, sizeof(message),
-             "Failed to get \"write\" lock: another process is using '%s'", device);
-    kit_drive_fails(text, message);
+    kit_drive("file=%s,format=raw,if=none,id=d1", device);
+    snprintf(
+        message, sizeof(message),
+        "Failed to get \"write\" lock: another process is using '%s' | Or another drive of this "
+        "VM is. Devices that all have share-rw=on may use it together.",
+        device);
+    struct error *err = NULL;
+    assert_null(backend_attach("d1", "other", true, false, &err));
+    kit_assert_error(err, message);
     backend_detach(be);
 }
 

@@ -85,7 +85,10 @@ static void without_permission(void **state)
                     "Could not open 'readable': Permission denied | it can be read; use "
                     "read-only=on to go without writing");
     struct block_backend *be = kit_drive("file=readable,format=raw,auto-read-only=on,if=none");
-    assert_true(backend_is_readonly(be));
+    struct error *err = NULL;
+    assert_null(backend_attach(backend_name(be), "disk", true, false, &err));
+    kit_assert_error(err, "Could not open 'readable': Permission denied | it can be read; use "
+                          "read-only=on to go without writing");
     be = kit_drive("file=readable,format=raw,readonly=on,if=none");
     assert_int_equal(backend_length(be), 1024);
     assert_int_equal(seteuid(0), 0);

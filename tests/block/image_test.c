@@ -111,8 +111,8 @@ static void what_is_in_use_is_not_overwritten(void **state)
 
     /* By another process. */
     int fd = open("busy", O_RDWR);
-    bool has_locks;
-    assert_true(file_lock(fd, "busy", true, true, &has_locks, NULL));
+    const struct block_perms none = {0}, writes = {.used = BLOCK_PERM_WRITE};
+    assert_true(file_lock(fd, &none, &writes, "busy", NULL));
     struct error *err = NULL;
     struct options *opts = options_parse("size=1M", NULL, NULL);
     assert_false(block_image_create("busy", "raw", opts, 0, &err));

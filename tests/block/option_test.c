@@ -219,18 +219,39 @@ static void one_writer(void **state)
 
     kit_blockdev("driver=null-co,node-name=n");
     kit_blockdev("driver=raw,node-name=a,file=n");
-    kit_blockdev_fails("driver=raw,node-name=b,file=n",
-                       "node 'n' is already in use by 'a', so 'b' cannot write it while that may "
-                       "write to it");
-    assert_true(blockdev_del("a", NULL));
+    kit_blockdev("driver=raw,node-name=b,file=n");
     kit_blockdev("driver=raw,node-name=r1,file=n,read-only=on");
     kit_blockdev("driver=raw,node-name=r2,file=n,read-only=on");
-    kit_blockdev_fails("driver=raw,node-name=b,file=n",
-                       "node 'n' is already in use by 'r2', so 'b' cannot write it");
-    assert_true(blockdev_del("r1", NULL));
-    assert_true(blockdev_del("r2", NULL));
+    struct block_backend *be = backend_attach("a", "disk0", true, false, NULL);
+    assert_non_null(be);
+    assert_null(backend_attach("b", "disk1", true, false, &err));
+    kit_assert_error(err,
+                     "node 'n' is already in use by 'a', so 'b' cannot write it while that may "
+                     "write to it");
+    err = NULL;
+    backend_detach(be);
+    be = backend_attach("r1", "disk0", false, false, NULL);
+    struct block_backend *other = backend_attach("r2", "disk1", false, false, NULL);
+    assert_true(be && other);
+    assert_null(backend_attach("b", "disk2", true, false, &err));
+    kit_assert_error(err, "node 'n' is already in use by 'r2', so 'b' cannot write it");
+    err = NULL;
+    backend_detach(other);
+    backend_detach(be);
+    /* What a device shares, the nodes below share as well. */
+    be = backend_attach("a", "disk0", true, true, NULL);
+    other = backend_attach("b", "disk1", true, true, NULL);
+    assert_true(be && other);
+    assert_null(backend_attach("r1", "disk2", false, false, NULL));
+    backend_detach(other);
+    backend_detach(be);
+    for (const char *const *name = (const char *const[]){"a", "b", "r1", "r2", NULL}; *name;
+         name++) {
+        assert_true(blockdev_del(*name, NULL));
+    }
+    assert_int_equal(block_node_find("n")->perms.used | block_node_find("n")->perms.denied, 0);
 
-    struct block_backend *be = backend_attach("n", "disk0", true, false, NULL);
+    be = backend_attach("n", "disk0", true, false, NULL);
     assert_non_null(be);
     assert_string_equal(backend_name(be), "");
     assert_string_equal(backend_device(be), "disk0");
@@ -263,7 +284,7 @@ static void shared_writers(void **state)
     struct block_backend *be2 = backend_attach("n", "disk2", true, true, NULL);
     struct block_backend *reader = backend_attach("n", "reader", false, true, NULL);
     assert_true(be1 && be2 && reader);
-    assert_false(block_node_find("n")->is_exclusive);
+    assert_int_equal(block_node_find("n")->perms.denied, 0);
     assert_null(backend_attach("n", "disk3", true, false, NULL));
     backend_detach(be2);
     backend_detach(reader);
@@ -273,12 +294,13 @@ static void shared_writers(void **state)
     backend_detach(be1);
 
     be1 = backend_attach("n", "disk1", true, false, NULL);
-    assert_true(block_node_find("n")->is_exclusive);
+    assert_int_equal(block_node_find("n")->perms.denied, BLOCK_PERM_WRITE);
     err = NULL;
     assert_null(backend_attach("n", "disk3", true, true, &err));
     kit_assert_error(err, message);
     backend_detach(be1);
-    assert_false(block_node_find("n")->is_exclusive);
+    assert_int_equal(block_node_find("n")->perms.denied, 0);
+    assert_int_equal(block_node_find("n")->perms.used, 0);
 }
 
 static void attach_refusals(void **state)

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """virtio-blk as a driver sees it through qtest, the file as the host sees it, and what QMP tells."""
+import contextlib
 import json
 import os
 import resource
+import shutil
 import socket
 import subprocess
 import time
@@ -320,3 +322,113 @@ def test_disk_shared(bench):
                                    check=False)
         expect("status of one that does not share", status, 1)
         expect_that("shared.img" in output and "lock" in output and "share-rw=on" in output, output)
+
+
+# -- locks ---------------------------------------------------------------------------------------
+
+
+class Vm:
+    """A machine that stands still, of ferry or QEMU, with its monitor on its standard input."""
+
+    def __init__(self, bench, name, options):
+        program = {"ferry": [str(bench.program), "-accel", "qtest"],
+                   "qemu": ["qemu-system-x86_64", "-accel", "tcg"]}[name]
+        self.process = subprocess.Popen([*program, "-S", *QUIET, "-qmp", "stdio", *options],
+                                        env={**os.environ, **bench.env}, stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write('{"execute":"qmp_capabilities"}')
+            self.process.stdin.flush()
+        # QEMU's greeting comes before it opens images.
+        self.starts = all([self.process.stdout.readline() for _ in range(2)])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.output = "".join(self.process.communicate())
+
+
+def overlay_options(base, overlay):
+    """The nodes that libvirt makes."""
+    storage = "driver=file,node-name={}s,filename={},auto-read-only=on,discard=unmap"
+    return ["-blockdev", storage.format("b", base), "-blockdev",
+            '{"driver":"qcow2","node-name":"b","file":"bs","read-only":true,"backing":null}',
+            "-blockdev", storage.format("o", overlay), "-blockdev",
+            '{"driver":"qcow2","node-name":"o","file":"os","backing":"b"}', "-device",
+            "virtio-blk-pci,drive=o"]
+
+
+def raw_options(image, how, file_how, device=""):
+    return ["-blockdev", f"driver=file,node-name=f,filename={image}{file_how}", "-blockdev",
+            f"driver=raw,node-name=r,file=f{how}", "-device", f"virtio-blk-pci,drive=r{device}"]
+
+
+def test_locks(bench):
+    """Two machines with one image: both of ferry, or one of Debian's QEMU, in either order."""
+    image = bench.image("locked.img")
+    base, one, two = (bench.folder / f"{name}.qcow2" for name in ("base", "one", "two"))
+    tool = bench.program.parent / "ferry-img"
+    subprocess.run([tool, "create", "-q", "-f", "qcow2", base, "1M"], check=True)
+    for overlay in (one, two):
+        subprocess.run([tool, "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base, overlay],
+                       check=True)
+    auto = ",auto-read-only=on,discard=unmap"
+    pairs = {
+        "readers": (raw_options(image, ",read-only=on", auto),
+                    raw_options(image, ",read-only=on", auto), True),
+        "readers of writable files": (raw_options(image, ",read-only=on", ""),
+                                      raw_options(image, ",read-only=on", ""), True),
+        "reader, writer": (raw_options(image, ",read-only=on", auto), raw_options(image, "", auto),
+                           False),
+        "writer, reader": (raw_options(image, "", auto), raw_options(image, ",read-only=on", auto),
+                           False),
+        "writer, -U": (raw_options(image, "", auto),
+                       raw_options(image, ",read-only=on,force-share=on",
+                                   ",read-only=on,force-share=on"), True),
+        "writers": (raw_options(image, "", ""), raw_options(image, "", auto), False),
+        "writers that share": (raw_options(image, "", auto, ",share-rw=on"),
+                               raw_options(image, "", "", ",share-rw=on"), True),
+        "writer, nobody": (raw_options(image, "", auto), raw_options(image, "", "")[:4], True),
+        "nobody, writer": (raw_options(image, "", "")[:4], raw_options(image, "", auto), True),
+        "overlays": (overlay_options(base, one), overlay_options(base, two), True),
+        "overlay twice": (overlay_options(base, one), overlay_options(base, one), False),
+        "overlay, base": (overlay_options(base, one),
+                          ["-blockdev", "driver=qcow2,node-name=b,file.driver=file,file.filename="
+                           f"{base},file.auto-read-only=on"], False),
+        "overlay, file of base": (overlay_options(base, one),
+                                  ["-blockdev", f"driver=file,node-name=f,filename={base}{auto}"],
+                                  True),
+        "snapshots": (["-snapshot", "-drive", f"file={image},format=raw,if=virtio"],
+                      ["-snapshot", "-drive", f"file={image},format=raw,if=virtio"], True),
+    }
+    vms = ["ferry", "qemu"] if shutil.which("qemu-system-x86_64") else ["ferry"]
+    for name, (first, second, both) in pairs.items():
+        for order in [(a, b) for a in vms for b in vms if "ferry" in (a, b)]:
+            what = f"{name}, {' and '.join(order)}"
+            with Vm(bench, order[0], first) as a:
+                with Vm(bench, order[1], second) as b:
+                    pass
+            expect_that(a.starts, f"{what}: the first: {a.output}")
+            expect(f"{what}: {b.output}", b.starts, both)
+            expect_that(both or "lock" in b.output, f"{what}: {b.output}")
+
+
+def test_locks_within(bench):
+    """A node beside a drive of its image: it is refused what it does, not that it is there."""
+    image = bench.image("within.img")
+    drive = ["-drive", f"file={image},format=raw,if=virtio,id=d0"]
+    with bench.ferry("-M", "q35", *drive) as ferry:
+        ferry.qmp.command("blockdev-add", driver="raw", node_name="r",
+                          file={"driver": "file", "filename": str(image)})
+        ferry.qmp.command("blockdev-add", driver="raw", node_name="above", file="r")
+        expect_refusal(lambda: ferry.qmp.command("blockdev-add", driver="qcow2", node_name="q",
+                                                 file="r"), "lock", str(image))
+        expect_refusal(lambda: ferry.qmp.command("blockdev-del", node_name="r"), "above")
+        ferry.qmp.command("blockdev-del", node_name="above")
+        ferry.qmp.command("blockdev-del", node_name="r")
+    status, output = bench.run("-M", "q35", "-accel", "qtest", *QUIET, *drive, "-drive",
+                               f"file={image},format=raw,if=virtio", check=False)
+    expect("status", status, 1)
+    expect_that("another drive of this VM" in output, output)

@@ -82,9 +82,8 @@ bool tool_add_object(const char *text, struct error **errp)
 
 static bool has_force_share;
 
-static void in_use(const char *filename, bool by_claim, struct error **errp)
+static void in_use(const char *filename, struct error **errp)
 {
-    (void)by_claim;
     error_add_hint(errp, "Is another process using the image [%s]?",
                    filename); /* as QEMU's tools */
     if (has_force_share) {

@@ -87,23 +87,24 @@ static struct block_node *find_overlay(const struct commit *c, struct block_node
     return NULL;
 }
 
-/* Makes what is below `overlay` writable and cuts the chain above it. In this order, so that at no time
- * others could take the base's files for unused. */
+/* Makes what is below `overlay` writable and cuts the chain above it. It is read all the time, so that
+ * others never take the base's files for unused. */
 static struct block_backend *take_base(struct block_backend *top, struct block_node *overlay,
                                        struct error **errp)
 {
     struct block_node *base = block_node_skip_filters(overlay->backing);
-    struct block_backend *be = NULL;
+    struct block_backend *be = backend_attach(base->name, tool_name(), false, false, errp);
 
     block_node_ref(base);
-    if (block_node_reopen(base, base->flags | BLOCK_OPEN_RDWR | BLOCK_OPEN_UNMAP, errp) &&
-        block_node_set_backing(overlay, NULL, errp)) {
-        be = backend_attach(base->name, tool_name(), true, false, errp);
-    }
-    if (be) {
+    if (be && block_node_reopen(base, base->flags | BLOCK_OPEN_RDWR | BLOCK_OPEN_UNMAP, errp) &&
+        block_node_set_backing(overlay, NULL, errp) && backend_start_writing(be, errp)) {
         backend_set_write_cache(be, backend_write_cache(top));
     } else {
         error_prepend(errp, "Could not write to the backing file '%s': ", base->filename);
+        if (be) {
+            backend_detach(be);
+        }
+        be = NULL;
     }
     block_node_unref(base);
     return be;
