@@ -545,7 +545,7 @@ static void qemu_tools_keep_us_out(void **state)
 
 static struct holder hold_vm(const char *options)
 {
-    char command[1024];
+    char command[2048];
 
     snprintf(command, sizeof(command), "exec " QEMU_VM "%s", options);
     const char *const shell[] = {"sh", "-c", command, NULL};
@@ -554,7 +554,7 @@ static struct holder hold_vm(const char *options)
 
 static bool vm_starts(const char *options)
 {
-    char command[1024], output[4096];
+    char command[2048], output[4096];
 
     snprintf(command, sizeof(command),
              "echo '{\"execute\":\"qmp_capabilities\"}{\"execute\":\"quit\"}' | " QEMU_VM "%s 2>&1",
