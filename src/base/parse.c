@@ -81,7 +81,7 @@ static uint64_t suffix_factor(const char *p, uint64_t unit)
     return found && !p[1] ? UINT64_C(1) << (10 * (found - suffixes)) : 0;
 }
 
-/* The digits after the point, times factor, without a rest. *end is the first character after
+/* The digits after the point, if any, times factor, to the nearest byte. *end is the first character after
  * them; the factor is that of the suffix there. */
 static bool parse_fraction(const char *p, uint64_t *bytes, const char **end)
 {
@@ -93,14 +93,15 @@ static bool parse_fraction(const char *p, uint64_t *bytes, const char **end)
         numerator = numerator * 10 + (uint64_t)(*p - '0');
         denominator *= 10;
     }
-    if (p == start)
-        return false;
     *end = p;
+    *bytes = 0;
+    if (p == start)
+        return true;
     uint64_t factor = suffix_factor(p, 0);
     /* Half a byte does not exist, and half of the default unit is too clever. */
     if (factor <= 1)
         return false;
-    *bytes = (uint64_t)((unsigned __int128)numerator * factor / denominator);
+    *bytes = (uint64_t)(((unsigned __int128)numerator * factor + denominator / 2) / denominator);
     return true;
 }
 
