@@ -66,7 +66,7 @@ static bool parse_numbers(struct convert *c, struct error **errp)
             return false;
         }
         c->copy.min_sparse = (uint32_t)value;
-        c->copy.writes_holes = !value && !c->compressed;
+        c->copy.writes_holes = !value;
     }
     return !c->rate ||
            tool_parse_size(c->rate, "rate limit", 0, INT64_MAX, &c->copy.rate.limit, errp);

@@ -226,7 +226,7 @@ static int co_write_data(struct copy *copy, const struct extent *extent, const u
         size_t n = left;
         if (copy->compressed) {
             n = MIN(left, copy->unit);
-            is_zero = data_is_zero(data, n);
+            is_zero = copy->min_sparse && data_is_zero(data, n);
         } else if (copy->min_sparse) {
             n = data_run(data, left, offset, copy->unit, copy->min_sparse, &is_zero);
         }
