@@ -134,11 +134,11 @@ static int co_wants_copy(struct block_node *node, uint64_t offset, uint64_t *len
     if (!image->backing) {
         return 0;
     }
-    int status = block_co_status(image, offset, length, &map);
+    int status = block_co_is_allocated(image, offset, length);
     if (status < 0 || !*length) {
         return status < 0 ? status : -EIO;
     }
-    if (status & BLOCK_STATUS_ALLOCATED) {
+    if (status) {
         return 0;
     }
     struct block_node *below = s->bottom ? s->bottom->backing : NULL;

@@ -150,6 +150,8 @@ struct block_driver {
      * is data; a filter: as its child. */
     int (*co_block_status)(struct block_node *node, uint64_t offset, uint64_t *length,
                            uint64_t *map);
+    /* 1 or 0, or negative errno: BLOCK_STATUS_ALLOCATED alone, at less cost; NULL: by the status. */
+    int (*co_is_allocated)(struct block_node *node, uint64_t offset, uint64_t *length);
     /* Changes the length (of a format: of what the guest sees). What comes new reads as zeroes. No
      * request is in flight. 0 or negative errno, with *errp set. */
     int (*co_truncate)(struct block_node *node, uint64_t length, enum block_prealloc prealloc,

@@ -185,9 +185,13 @@ int block_co_discard(struct block_node *node, uint64_t offset, uint64_t length);
 int block_co_write_zeroes(struct block_node *node, uint64_t offset, uint64_t length,
                           unsigned flags);
 int block_co_status(struct block_node *node, uint64_t offset, uint64_t *length, uint64_t *map);
+/* Whether the node has the beginning of [offset, offset + *length) itself, cut to what is alike: 1, 0 or
+ * negative errno. No file is asked for its holes. */
+int block_co_is_allocated(struct block_node *node, uint64_t offset, uint64_t *length);
 /* The status as seen from `top`, looking through backing files down to but without `base` (NULL:
  * all of them), with BLOCK_STATUS_ALLOCATED if a node above base has it. What lies behind the end
- * of a shorter backing file is ZERO. *owner and *depth (either may be NULL) become the node that
+ * of a shorter backing file, base too, is ZERO. Neither ZERO nor DATA: base has it. DATA but not
+ * ALLOCATED: a backing file that is not in the chain, as raw may have a file with one. *owner and *depth (either may be NULL) become the node that
  * has it and its place in the chain. */
 int block_co_status_above(struct block_node *top, struct block_node *base, uint64_t offset,
                           uint64_t *length, uint64_t *map, struct block_node **owner,

@@ -235,7 +235,7 @@ static int raw_co_write_zeroes(struct block_node *node, uint64_t offset, uint64_
     return block_co_write_zeroes(node->file, s->offset + offset, length, flags);
 }
 
-/* A raw node has no backing file: what its file takes from one below is data of the node's own. */
+/* A raw node has no backing file: what its file takes from one is in no node that a chain shows. */
 static int raw_co_block_status(struct block_node *node, uint64_t offset, uint64_t *length,
                                uint64_t *map)
 {
@@ -253,8 +253,8 @@ static int raw_co_block_status(struct block_node *node, uint64_t offset, uint64_
     if (status < 0) {
         return status;
     }
-    status &= ~BLOCK_STATUS_OFFSET_VALID; /* not a place in node->file */
-    return status | BLOCK_STATUS_ALLOCATED;
+    *map = 0; /* not a place in node->file */
+    return status & (BLOCK_STATUS_ZERO | BLOCK_STATUS_DATA);
 }
 
 static const struct node_option options[] = {

@@ -30,6 +30,18 @@ int block_co_status(struct block_node *node, uint64_t offset, uint64_t *length, 
     return BLOCK_STATUS_DATA | BLOCK_STATUS_ALLOCATED;
 }
 
+int block_co_is_allocated(struct block_node *node, uint64_t offset, uint64_t *length)
+{
+    uint64_t total = block_length(node), map;
+
+    if (offset < total && *length && node->driver->co_is_allocated) {
+        *length = MIN(*length, total - offset);
+        return node->driver->co_is_allocated(node, offset, length);
+    }
+    int status = block_co_status(node, offset, length, &map);
+    return status < 0 ? status : (status & BLOCK_STATUS_ALLOCATED) != 0;
+}
+
 /* What is below `node` in the chain: filters have a child that they show, others a backing file. */
 static struct block_node *next_in_chain(struct block_node *node)
 {
@@ -78,9 +90,18 @@ int block_co_status_above(struct block_node *top, struct block_node *base, uint6
         }
         level++;
     }
-    if (!node || node == base) {
+    if (!node) {
         *map = 0;
-        return node ? 0 : BLOCK_STATUS_ZERO; /* below `base` is not looked at */
+        return status & (BLOCK_STATUS_ZERO | BLOCK_STATUS_DATA);
+    }
+    if (node == base) { /* what is there is not looked at */
+        uint64_t end = block_length(base);
+        *map = 0;
+        if (offset >= end) {
+            return BLOCK_STATUS_ZERO;
+        }
+        *length = MIN(*length, end - offset);
+        return 0;
     }
     if (owner) {
         *owner = node;

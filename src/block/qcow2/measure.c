@@ -30,8 +30,7 @@ static int co_count(void *opaque)
         if (status < 0) {
             return status;
         }
-        if (status & BLOCK_STATUS_ZERO ||
-            !(status & (BLOCK_STATUS_DATA | BLOCK_STATUS_ALLOCATED))) {
+        if (status & BLOCK_STATUS_ZERO) {
             continue;
         }
         uint64_t start = align_down(at, c->cluster_size);

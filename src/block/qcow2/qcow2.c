@@ -308,5 +308,6 @@ const struct block_driver block_driver_qcow2 = {
     .co_discard = qcow2_co_discard,
     .co_write_zeroes = qcow2_co_write_zeroes,
     .co_block_status = qcow2_co_block_status,
+    .co_is_allocated = qcow2_co_is_allocated,
     .co_truncate = qcow2_co_truncate,
 };

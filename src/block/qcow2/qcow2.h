@@ -75,6 +75,9 @@ struct qcow2_free_list {
 
 struct qcow2_metadata_map; /* corrupt.c */
 
+/* Whether clusters with data may be holes of the file: status.c. */
+enum { QCOW2_HOLES_UNKNOWN, QCOW2_NO_HOLES, QCOW2_HOLES };
+
 /* A snapshot as its table has it. */
 struct qcow2_snapshot {
     uint64_t l1_offset;
@@ -179,6 +182,7 @@ struct qcow2_state {
     /* atomic */
     struct striped_count epoch_users[2]; /* requests that began in an even, an odd epoch */
     _Atomic(unsigned) epoch;
+    _Atomic(int) has_holes;  /* of the file, below clusters: QCOW2_HOLES_UNKNOWN and so on */
     _Atomic(bool) corrupt;   /* found at run time or in the header: writes fail with -EIO */
     _Atomic(bool) has_told;  /* of corruption that is not fatal */
     _Atomic(bool) dirty_bit; /* the dirty bit is on disk (lazy refcounts) */
@@ -445,6 +449,7 @@ int qcow2_co_write_zeroes(struct block_node *node, uint64_t offset, uint64_t len
                           unsigned flags);
 int qcow2_co_block_status(struct block_node *node, uint64_t offset, uint64_t *length,
                           uint64_t *map);
+int qcow2_co_is_allocated(struct block_node *node, uint64_t offset, uint64_t *length);
 int qcow2_co_truncate(struct block_node *node, uint64_t length, enum block_prealloc prealloc,
                       struct error **errp);
 

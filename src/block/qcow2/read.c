@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Reads, and what is where. */
+/* Reads. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,8 +11,7 @@
 
 #define likely(x) __builtin_expect(!!(x), 1)
 
-#define PIECE_IOV        64
-#define MAX_STATUS_STEPS 4096
+#define PIECE_IOV 64
 
 /* ---- where the bytes are --------------------------------------------------------------------- */
 
@@ -188,54 +187,4 @@ int co_qcow2_is_zero(struct block_node *node, uint64_t offset, uint64_t length)
         }
     }
     return 1;
-}
-
-/* ---- status ---------------------------------------------------------------------------------- */
-
-static int status_of(const struct qcow2_state *s, const struct qcow2_extent *extent, uint64_t *map)
-{
-    *map = 0;
-    switch (extent->kind) {
-    case QCOW2_NORMAL:
-        *map = extent->host;
-        return BLOCK_STATUS_DATA | BLOCK_STATUS_ALLOCATED | BLOCK_STATUS_OFFSET_VALID;
-    case QCOW2_ZERO_ALLOC:
-        *map = extent->host;
-        return BLOCK_STATUS_ZERO | BLOCK_STATUS_ALLOCATED | BLOCK_STATUS_OFFSET_VALID;
-    case QCOW2_ZERO_PLAIN:
-        return BLOCK_STATUS_ZERO | BLOCK_STATUS_ALLOCATED;
-    case QCOW2_COMPRESSED_DATA:
-        return BLOCK_STATUS_DATA | BLOCK_STATUS_ALLOCATED | BLOCK_STATUS_COMPRESSED;
-    case QCOW2_UNALLOCATED:
-    case QCOW2_INVALID:
-        break;
-    }
-    return 0;
-}
-
-int qcow2_co_block_status(struct block_node *node, uint64_t offset, uint64_t *length, uint64_t *map)
-{
-    struct qcow2_state *s = qcow2_of(node);
-    struct qcow2_extent first, next;
-    uint64_t total;
-
-    unsigned epoch = qcow2_epoch_enter(s);
-    int ret = co_qcow2_map(node, offset, *length, &first);
-    total = first.length;
-    for (unsigned i = 0; ret == 0 && total < *length && i < MAX_STATUS_STEPS; i++) {
-        /* An error further on is its own request's. */
-        if (co_qcow2_map(node, offset + total, *length - total, &next) < 0 ||
-            next.kind != first.kind ||
-            ((next.kind == QCOW2_NORMAL || next.kind == QCOW2_ZERO_ALLOC) &&
-             next.host != first.host + total)) {
-            break;
-        }
-        total += next.length;
-    }
-    qcow2_epoch_leave(s, epoch);
-    if (ret < 0) {
-        return ret;
-    }
-    *length = total;
-    return status_of(s, &first, map);
 }

@@ -395,5 +395,6 @@ int qcow2_co_truncate(struct block_node *node, uint64_t length, enum block_preal
         error_set_errno(errp, -ret, "Could not write metadata of '%s'", node->filename);
         return ret;
     }
+    atomic_store(&s->has_holes, QCOW2_HOLES_UNKNOWN);
     return length > s->size ? co_grow(node, length, prealloc, errp) : co_shrink(node, length, errp);
 }

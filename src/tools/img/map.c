@@ -71,7 +71,8 @@ static int co_look(const struct map *map, uint64_t offset, struct extent *extent
         .depth = depth,
         .present = (status & BLOCK_STATUS_ALLOCATED) != 0,
         .is_zero = (status & BLOCK_STATUS_ZERO) != 0,
-        .is_data = (status & BLOCK_STATUS_DATA) != 0,
+        /* As QEMU, no data that no image of the chain has. */
+        .is_data = status & BLOCK_STATUS_DATA && status & BLOCK_STATUS_ALLOCATED,
         .has_offset = (status & BLOCK_STATUS_OFFSET_VALID) != 0,
         .is_compressed = (status & BLOCK_STATUS_COMPRESSED) != 0,
     };

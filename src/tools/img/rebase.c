@@ -54,11 +54,7 @@ static void fail(struct rebase *r, int ret, uint64_t offset)
 /* 1 if the image has [offset, offset + *length) itself, 0 if its backing file shows; *length is cut. */
 static int co_has_itself(struct rebase *r, uint64_t offset, uint64_t *length)
 {
-    struct block_node *node = img_format_node(r->top);
-    uint64_t map;
-    int status = block_co_status_above(node, node->backing, offset, length, &map, NULL, NULL);
-
-    return status < 0 ? status : (status & BLOCK_STATUS_ALLOCATED) != 0;
+    return block_co_is_allocated(img_format_node(r->top), offset, length);
 }
 
 /* 1 if the range reads as zeroes, as far as can be told without reading. be NULL: yes. */
