@@ -28,6 +28,8 @@ struct options;
 #define BLOCK_REQ_FUA         1u /* on stable storage when it returns */
 #define BLOCK_REQ_MAY_UNMAP   2u /* write-zeroes may deallocate */
 #define BLOCK_REQ_NO_FALLBACK 4u /* write-zeroes: -ENOTSUP rather than writing buffers */
+/* With NO_FALLBACK: parts of blocks that read as zeroes already are left as they are. */
+#define BLOCK_REQ_ZERO_PARTS 16u
 /* Write: store it compressed. Whole clusters, or up to the end; only to drivers that have it among
  * their supported_flags, else -ENOTSUP. */
 #define BLOCK_REQ_COMPRESSED 8u

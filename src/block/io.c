@@ -236,7 +236,16 @@ int block_co_write_zeroes(struct block_node *node, uint64_t offset, uint64_t len
     int ret = -ENOTSUP;
 
     if (flags & BLOCK_REQ_NO_FALLBACK && (first != offset || last != end)) {
-        return -ENOTSUP;
+        int are_zero =
+            flags & BLOCK_REQ_ZERO_PARTS ? block_co_reads_as_zeroes(node, offset, first) : 0;
+        if (are_zero == 1) {
+            are_zero = block_co_reads_as_zeroes(node, last, end);
+        }
+        if (are_zero != 1) {
+            return are_zero < 0 ? are_zero : -ENOTSUP;
+        }
+        offset = first;
+        end = last;
     }
     ret = co_zero_blocks(node, first, last - first, driver_flags);
     if (ret == -ENOTSUP && !(flags & BLOCK_REQ_NO_FALLBACK)) {

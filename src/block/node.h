@@ -196,6 +196,8 @@ int block_co_is_allocated(struct block_node *node, uint64_t offset, uint64_t *le
 int block_co_status_above(struct block_node *top, struct block_node *base, uint64_t offset,
                           uint64_t *length, uint64_t *map, struct block_node **owner,
                           unsigned *depth);
+/* Whether all of [offset, end) is zeroes as far as the status tells: 1, 0 or negative errno. */
+int block_co_reads_as_zeroes(struct block_node *node, uint64_t offset, uint64_t end);
 /* Lets the host copy from one image to another, without our reading and writing: 0, -ENOTSUP if it
  * cannot (a part may have been copied), or negative errno. The caller sees to it that nobody else
  * writes to the range of `to`. */

@@ -112,6 +112,19 @@ int block_co_status_above(struct block_node *top, struct block_node *base, uint6
     return status;
 }
 
+int block_co_reads_as_zeroes(struct block_node *node, uint64_t offset, uint64_t end)
+{
+    while (offset < end) {
+        uint64_t length = end - offset, map;
+        int status = block_co_status_above(node, NULL, offset, &length, &map, NULL, NULL);
+        if (status < 0 || !length || !(status & BLOCK_STATUS_ZERO)) {
+            return status < 0 ? status : 0;
+        }
+        offset += length;
+    }
+    return 1;
+}
+
 /* ---- length ---------------------------------------------------------------------------------- */
 
 int block_co_truncate(struct block_node *node, uint64_t length, enum block_prealloc prealloc,

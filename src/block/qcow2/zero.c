@@ -252,6 +252,24 @@ static int co_finish(struct block_node *node, int ret, unsigned flags)
     return ret;
 }
 
+/* BLOCK_REQ_ZERO_PARTS: [*offset, *end) becomes what is between the parts, which must read as zeroes. */
+static int co_leave_zero_parts(struct block_node *node, uint64_t *offset, uint64_t first,
+                               uint64_t last, uint64_t *end)
+{
+    uint64_t head_end = MIN(first, *end), tail = MIN(MAX(last, head_end), *end);
+
+    if (qcow2_of(node)->data_file_raw) {
+        return -ENOTSUP; /* the file alone may have something else there */
+    }
+    int ret = block_co_reads_as_zeroes(node, *offset, head_end);
+    if (ret == 1) {
+        ret = block_co_reads_as_zeroes(node, tail, *end);
+    }
+    *offset = head_end;
+    *end = tail;
+    return ret < 0 ? ret : ret ? 0 : -ENOTSUP;
+}
+
 int qcow2_co_write_zeroes(struct block_node *node, uint64_t offset, uint64_t length, unsigned flags)
 {
     struct qcow2_state *s = qcow2_of(node);
@@ -266,6 +284,12 @@ int qcow2_co_write_zeroes(struct block_node *node, uint64_t offset, uint64_t len
     uint64_t last =
         end == s->size ? align_up(end, s->subcluster_size) : align_down(end, s->subcluster_size);
     uint64_t first = align_up(offset, s->subcluster_size);
+    if (flags & BLOCK_REQ_ZERO_PARTS && (first != offset || last != end)) {
+        int ret = co_leave_zero_parts(node, &offset, first, last, &end);
+        if (ret < 0 || offset == end) {
+            return ret;
+        }
+    }
     if (first >= last || (s->version < 3 && (node->backing || !c.unmap))) {
         return -ENOTSUP;
     }

@@ -352,8 +352,8 @@ bool io_write(struct io_session *s, int argc, char **argv)
     r.flags = args.flags;
     if (args.zeroes) {
         r.kind = ZEROES;
-        r.flags |=
-            (args.unmap ? BLOCK_REQ_MAY_UNMAP : 0) | (args.no_fallback ? BLOCK_REQ_NO_FALLBACK : 0);
+        r.flags |= (args.unmap ? BLOCK_REQ_MAY_UNMAP : 0) |
+                   (args.no_fallback ? BLOCK_REQ_NO_FALLBACK | BLOCK_REQ_ZERO_PARTS : 0);
     } else {
         r.kind = WRITE;
         r.flags |= args.compressed ? BLOCK_REQ_COMPRESSED : 0;
