@@ -106,7 +106,11 @@ static int co_mark_in_use(struct block_node *node, struct error **errp)
             any = true;
         }
     }
-    int ret = any ? co_qcow2_write_bitmap_dir(node, s->bitmaps, s->bitmap_count) : 0;
+    int ret = 0;
+    if (any) {
+        ret = (s->bitmap_dir_unsure ? co_qcow2_write_bitmap_dir : co_qcow2_rewrite_bitmap_dir)(
+            node, s->bitmaps, s->bitmap_count);
+    }
     if (ret < 0) {
         error_set_errno(errp, -ret, "Could not mark the bitmaps of '%s' as in use", node->filename);
     }
@@ -224,6 +228,21 @@ static void co_take_list(struct block_node *node, struct qcow2_bitmap **list, ui
     free(old);
 }
 
+/* What differs from the image's directory is flags. */
+static bool can_rewrite(const struct qcow2_state *s, struct qcow2_bitmap *const *list,
+                        uint32_t count)
+{
+    if (s->bitmap_dir_unsure || count != s->bitmap_count) {
+        return false;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        if (list[i]->is_new || strcmp(list[i]->name, s->bitmaps[i]->name) != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static int co_store(struct block_node *node, bool in_use)
 {
     struct qcow2_state *s = qcow2_of(node);
@@ -246,10 +265,14 @@ static int co_store(struct block_node *node, bool in_use)
         return ret;
     }
     ret = co_qcow2_write_bitmap_dir(node, list, count);
+    if (ret == -ENOSPC && can_rewrite(s, list, count)) {
+        ret = co_qcow2_rewrite_bitmap_dir(node, list, count);
+    }
     if (ret < 0) {
-        for (uint32_t i = 0; i < count; i++) { /* the header may name them: at worst a leak */
-            qcow2_bitmap_free(list[i]);
+        for (uint32_t i = 0; s->bitmap_dir_unsure && i < count; i++) {
+            list[i]->is_new = false; /* the header may name them: at worst a leak */
         }
+        co_drop_list(node, list, count);
         free(list);
         return ret;
     }
@@ -286,6 +309,10 @@ bool qcow2_keep_bitmaps(struct block_node *node, struct error **errp)
     }
     int ret = block_run(co_keep, node);
     if (ret < 0) {
+        for (struct block_bitmap *b = node->bitmaps; b;
+             b = b->next) { /* the others may be stored */
+            b->persistent = b->persistent && b->kept;
+        }
         error_set_errno(errp, -ret, "Could not store bitmaps in '%s'", node->filename);
     }
     return ret == 0;

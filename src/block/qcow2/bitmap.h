@@ -10,9 +10,12 @@
  *   write     bits are set in memory (block/bitmap.h)
  *   close     tables of those that changed are written anew, and a directory without the marks
  *
- * Nothing is changed where it is: a new directory in new clusters becomes the image's by one write
- * of the header, and what only the old one referred to is free after that. So power may fail at any
- * point. What we cannot use (in use, of a type, with flags or extra data that we do not know, or
+ * Nothing but a mark is changed where it is: a new directory in new clusters becomes the image's by one
+ * write of the header, and what only the old one referred to is free after that. So power may fail at
+ * any point. A mark lies within a sector and says nothing of other entries: it is set in place, before
+ * anything is written, and taken away in place if there is no room for another directory and no table
+ * has changed, after all else is on stable storage. So an image that can hold no more can be opened for
+ * writing, and keeps its bitmaps as long as no bit is set. What we cannot use (in use, of a type, with flags or extra data that we do not know, or
  * damaged) is shown as inconsistent and kept as it is until somebody removes it.
  *
  * In coroutines of the main loop, drained.
@@ -65,6 +68,9 @@ uint64_t qcow2_bitmap_entry_size(size_t name_length, uint32_t extra_size);
 /* A new directory with the first `count` of s->bitmaps' places; the old one's clusters will be free.
  * What the tables need was written before. */
 int co_qcow2_write_bitmap_dir(struct block_node *node, struct qcow2_bitmap **list, uint32_t count);
+/* Over the image's directory, of which only flags differ. All else is on stable storage first. */
+int co_qcow2_rewrite_bitmap_dir(struct block_node *node, struct qcow2_bitmap **list,
+                                uint32_t count);
 
 /* bitmap_table.c. table_size of a bitmap that covers `length` bytes. */
 uint64_t qcow2_bitmap_table_size(const struct qcow2_state *s, uint64_t length,

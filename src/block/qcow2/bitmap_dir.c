@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The directory of bitmaps. See bitmap.h. */
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -218,6 +219,7 @@ static int co_switch(struct block_node *node, const struct where *to)
 
     set_where(s, to);
     int ret = co_qcow2_write_header(node, NULL);
+    s->bitmap_dir_unsure = ret < 0;
     if (ret < 0) {
         set_where(s, &was);
         return ret;
@@ -261,4 +263,23 @@ int co_qcow2_write_bitmap_dir(struct block_node *node, struct qcow2_bitmap **lis
         return ret;
     }
     return co_switch(node, &to);
+}
+
+int co_qcow2_rewrite_bitmap_dir(struct block_node *node, struct qcow2_bitmap **list, uint32_t count)
+{
+    struct qcow2_state *s = qcow2_of(node);
+    uint64_t size;
+
+    autofree uint8_t *dir = encode_dir(list, count, &size);
+    assert(size == s->bitmap_dir_size && count == s->bitmap_count && !s->bitmap_dir_unsure);
+    co_mutex_lock(&s->lock);
+    int ret = qcow2_check_overlap(node, QCOW2_OVERLAP_BITMAPS, s->bitmap_dir_offset, size);
+    co_mutex_unlock(&s->lock);
+    if (ret == 0) {
+        ret = co_qcow2_mark_clean(node); /* flushes */
+    }
+    if (ret == 0) {
+        ret = co_qcow2_pwrite(node, s->bitmap_dir_offset, dir, size);
+    }
+    return ret < 0 ? ret : block_co_flush(node->file, 0);
 }

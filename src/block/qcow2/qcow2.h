@@ -149,6 +149,7 @@ struct qcow2_state {
     struct qcow2_snapshot *snapshots;
     uint32_t snapshot_count;
     uint64_t bitmap_dir_offset, bitmap_dir_size; /* the bitmaps extension; 0: none */
+    bool bitmap_dir_unsure; /* after an error: the file's header may name another */
     uint32_t bitmap_count;
     struct qcow2_bitmap **bitmaps; /* bitmap_count of them; NULL: not read */
     struct qcow2_alloc *allocs;

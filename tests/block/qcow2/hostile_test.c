@@ -448,11 +448,13 @@ static void new_tables_in_one_in_use(void **state)
             struct block_backend *be = kit_drive(OPEN);
             assert_int_equal(block_run(co_resize, backend_root(be)), -EIO);
             kit_close();
-        } else { /* the directory of bitmaps, which says that they are in use */
-            kit_drive_fails(OPEN,
-                            "Could not mark the bitmaps of 'q' as in use: Input/output error");
+        } else { /* a directory of bitmaps, at the end */
+            kit_drive(OPEN);
+            kit_close();
         }
-        free(kit_captured());
+        char *said = kit_captured();
+        assert_true(!kind == !strstr(said, "Could not store the bitmaps of 'q'"));
+        free(said);
         kit_capture_stderr();
         struct block_backend *be = kit_drive(OPEN ",readonly=on");
         assert_int_equal(kit_read(be, 0, data, sizeof(data)), 0);
