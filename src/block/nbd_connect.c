@@ -35,7 +35,8 @@ char *nbd_target_text(const struct nbd_target *target)
     const char *scheme = target->tls ? "nbds" : "nbd";
 
     if (target->path) {
-        return xasprintf("%s+unix:///%s?socket=%s", scheme, target->export, target->path);
+        return xasprintf("%s+unix://%s%s?socket=%s", scheme, *target->export ? "/" : "",
+                         target->export, target->path);
     }
     bool is_ipv6 = strchr(target->host, ':');
     bool is_default = !strcmp(target->port, DEFAULT_PORT);

@@ -245,7 +245,7 @@ static void read_only(void **state)
 {
     nbdkit("-r memory 8M");
     kit_drive_fails("if=none,driver=nbd,server.type=unix,server.path=sock",
-                    "'nbd+unix:///?socket=sock': the server's export is read-only; give "
+                    "'nbd+unix://?socket=sock': the server's export is read-only; give "
                     "read-only=on");
     struct block_backend *be = connect_with(",auto-read-only=on");
     assert_true(backend_is_readonly(be));
@@ -253,7 +253,7 @@ static void read_only(void **state)
     assert_int_equal(kit_read(be, 0, buffer, 512), 0);
     struct error *err = NULL;
     assert_false(block_node_reopen(backend_root(be), BLOCK_OPEN_RDWR, &err));
-    kit_assert_error(err, "'nbd+unix:///?socket=sock': the server's export is read-only");
+    kit_assert_error(err, "'nbd+unix://?socket=sock': the server's export is read-only");
 }
 
 /* ---- loops ------------------------------------------------------------------------------------ */
@@ -482,7 +482,7 @@ static void dead_server(void **state)
     assert_int_equal(first, -EIO);
     assert_int_equal(second, -EIO);
     assert_true(took < 2 * NS_PER_SEC);
-    assert_non_null(strstr(said, "lost the connection to 'nbd+unix:///?socket=sock'"));
+    assert_non_null(strstr(said, "lost the connection to 'nbd+unix://?socket=sock'"));
     free(said);
 }
 
@@ -506,7 +506,7 @@ static void server_comes_back(void **state)
         usleep(100);
     }
     char *said = kit_captured();
-    assert_non_null(strstr(said, "connected to 'nbd+unix:///?socket=sock' again"));
+    assert_non_null(strstr(said, "connected to 'nbd+unix://?socket=sock' again"));
     free(said);
     assert_int_equal(kit_read(be, 0, buffer, 512), 0);
     backend_drain(be);
@@ -532,7 +532,7 @@ static void open_timeout(void **state)
 {
     unlink("sock");
     kit_drive_fails("if=none,driver=nbd,server.type=unix,server.path=sock",
-                    "Failed to connect to 'nbd+unix:///?socket=sock': connect: No such file or "
+                    "Failed to connect to 'nbd+unix://?socket=sock': connect: No such file or "
                     "directory");
     nbd_server_launch("sleep 0.7; exec nbdkit -f -U sock memory 8M");
     struct block_backend *be = connect_with(",open-timeout=20");
@@ -1018,14 +1018,14 @@ static void refusals(void **state)
                     "connects to; give server.host=y");
     /* Nobody would check the certificate. */
     kit_drive_fails(N "path=x,tls=on", UNCHECKED);
-    kit_drive_fails("if=none,format=raw,file=nbds+unix:///?socket=x", UNCHECKED);
+    kit_drive_fails("if=none,format=raw,file=nbds+unix://?socket=x", UNCHECKED);
     add_x509("creds", "");
     kit_drive_fails(N "path=x,tls-creds=creds", UNCHECKED);
     kit_drive_fails(N "path=x,tls-creds=creds,tls-hostname=y", UNCHECKED);
     nbd_creds_remove("creds");
     add_x509("creds", ",verify-peer=off");
     kit_drive_fails(N "path=x,tls-creds=creds",
-                    "Failed to connect to 'nbds+unix:///?socket=x': connect: No such file or "
+                    "Failed to connect to 'nbds+unix://?socket=x': connect: No such file or "
                     "directory");
     nbd_creds_remove("creds");
     kit_drive_fails(N "server.type=inet,server.host=127.0.0.1,server.port=1,server.ipv4=on,"
