@@ -623,6 +623,26 @@ def case_tls_psk(nbd, folder):
     expect("--tls-authz needs tls-creds-x509" in out, out)
 
 
+def case_words(nbd, folder):
+    """-k counts, whatever -p and -b say; a format that was guessed is told; names of exports."""
+    image = random_file(folder / "words", MIB)
+    with Server(nbd, folder, "-p", "1", "-b", "203.0.113.1", image) as server:
+        run("nbdinfo", "--size", server.uri())
+        expect("Image format was not specified" in server.output(), server.output())
+    with Server(nbd, folder, "-f", "raw", "-x", "ex", "-e", "0", image) as server:
+        expect("WARNING" not in server.output(), server.output())
+        for tool in ("qemu-img", nbd.with_name("ferry-img")):
+            out = run(tool, "info", "-f", "raw", server.uri("ex"))
+            expect(f"image: nbd+unix:///ex?socket={server.path}" in out, out)
+    with Server(nbd, folder, "-f", "raw", "-e", "0", image) as server:
+        for tool in ("qemu-img", nbd.with_name("ferry-img")):
+            out = run(tool, "info", "-f", "raw", server.uri())
+            expect(f"image: nbd+unix://?socket={server.path}" in out, out)
+        for tool in ("qemu-io", nbd.with_name("ferry-io")):
+            out = run(tool, "-r", "-f", "raw", "-c", "info", server.uri(), status=1)
+            expect(out == "format name: raw\n", out)
+
+
 # -- command lines that are wrong ----------------------------------------------------------------
 
 WRONG = [
@@ -631,7 +651,10 @@ WRONG = [
     (["nofile"], "No such file or directory"),
     (["-f", "foo", "{image}"], "Unknown driver 'foo'"),
     (["-e", "x", "{image}"], "Invalid shared device number 'x'"),
-    (["-p", "0", "{image}"], "Invalid port '0'"),
+    (["-p", "70000", "{image}"], "Invalid port '70000'"),
+    (["--cache=none", "-n", "{image}"], "-n and --cache can only be specified once"),
+    (["--aio=threads", "--aio=threads", "{image}"], "--aio can only be specified once"),
+    (["--discard=off", "--discard=off", "{image}"], "--discard can only be specified once"),
     (["-k", "relative", "{image}"], "socket path must be absolute"),
     (["-k", "/{long}", "{image}"], "longer than"),
     (["--cache=bad", "{image}"], "Invalid cache"),

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* -l of the tools. See tool.h. */
+/* Images of the tools: -l, and formats that were guessed. See tool.h. */
+#include <stdio.h>
 #include <string.h>
 
 #include "base/options.h"
@@ -38,4 +39,15 @@ bool tool_load_snapshot(struct block_node *node, const char *text, struct error 
     bool ok = options_check_used(opts, "-l", errp) && load(node, &key, errp);
     options_free(opts);
     return ok;
+}
+
+void tool_warn_of_probing(const struct block_node *node)
+{
+    if (node->flags & BLOCK_OPEN_PROBED && node->flags & BLOCK_OPEN_RDWR) {
+        fprintf(stderr,
+                "WARNING: Image format was not specified for '%s' and probing guessed raw.\n"
+                "         What looks like the header of another format cannot be written to it.\n"
+                "         Give the format 'raw' to lift that.\n",
+                node->filename);
+    }
 }

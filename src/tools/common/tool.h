@@ -41,6 +41,8 @@ int tool_finish_output(void);
 /* --object TYPE,id=…: makes it, or says that there is no such type. */
 bool tool_add_object(const char *text, struct error **errp);
 
+/* On stderr, if the image's format was guessed as raw and it is open for writing. */
+void tool_warn_of_probing(const struct block_node *node);
 /* -l of an image: reads go to that snapshot from now on. text: an id or a name, or
  * "snapshot.id=ID,snapshot.name=NAME" (one or both). */
 bool tool_load_snapshot(struct block_node *node, const char *text, struct error **errp);

@@ -51,15 +51,7 @@ struct block_backend *img_open(const struct img_open *how, struct error **errp)
 
 void img_warn_of_probing(struct block_backend *be)
 {
-    struct block_node *node = backend_root(be);
-
-    if (node->flags & BLOCK_OPEN_PROBED && node->flags & BLOCK_OPEN_RDWR) {
-        fprintf(stderr,
-                "WARNING: Image format was not specified for '%s' and probing guessed raw.\n"
-                "         What looks like the header of another format cannot be written to it.\n"
-                "         Give the format 'raw' to lift that.\n",
-                node->filename);
-    }
+    tool_warn_of_probing(backend_root(be));
 }
 
 const struct block_image_ops *img_ops(struct block_node *node)

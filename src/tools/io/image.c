@@ -62,17 +62,6 @@ static char *join(const struct io_open *how)
     return text;
 }
 
-static void warn_of_probing(struct block_node *node)
-{
-    if (node->flags & BLOCK_OPEN_PROBED && node->flags & BLOCK_OPEN_RDWR) {
-        fprintf(stderr,
-                "WARNING: Image format was not specified for '%s' and probing guessed raw.\n"
-                "         What looks like the header of another format cannot be written to it.\n"
-                "         Give the format 'raw' to lift that.\n",
-                node->filename);
-    }
-}
-
 /* The image with a copy-on-read node above it: what is read from a backing file is kept in the image. */
 static struct block_backend *open_copying(const struct block_image_how *image, struct error **errp)
 {
@@ -134,7 +123,7 @@ bool io_open_image(struct io_session *s, const struct io_open *how, struct error
         return false;
     }
     s->writable = !how->read_only;
-    warn_of_probing(backend_root(s->be));
+    tool_warn_of_probing(backend_root(s->be));
     return true;
 }
 

@@ -29,6 +29,9 @@ static struct block_backend *open_image(const struct nbd_args *args,
         block_image_close(be);
         return NULL;
     }
+    if (be) {
+        tool_warn_of_probing(backend_root(be));
+    }
     return be;
 }
 

@@ -51,11 +51,33 @@ static bool take_offset(void *fields, const struct tool_option *option, const ch
     return true;
 }
 
-static bool take_nocache(void *fields, const struct tool_option *option, const char *arg,
+static bool take_once(const char **field, const char *arg, const char *what, struct error **errp)
+{
+    if (*field) {
+        error_set(errp, "%s can only be specified once", what);
+        return false;
+    }
+    *field = arg;
+    return true;
+}
+
+static bool take_cache(void *fields, const struct tool_option *option, const char *arg,
+                       struct error **errp)
+{
+    return take_once(&((struct nbd_args *)fields)->cache, arg ? arg : "none", "-n and --cache",
+                     errp);
+}
+
+static bool take_aio(void *fields, const struct tool_option *option, const char *arg,
+                     struct error **errp)
+{
+    return take_once(&((struct nbd_args *)fields)->aio, arg, "--aio", errp);
+}
+
+static bool take_discard(void *fields, const struct tool_option *option, const char *arg,
                          struct error **errp)
 {
-    ((struct nbd_args *)fields)->cache = "none";
-    return true;
+    return take_once(&((struct nbd_args *)fields)->discard, arg, "--discard", errp);
 }
 
 static bool refuse_kernel(void *fields, const struct tool_option *option, const char *arg,
@@ -127,11 +149,11 @@ static const struct tool_option image_options[] = {
     {'r', "read-only", TOOL_FLAG, FIELD(read_only), NULL, "export read-only"},
     {'l', "load-snapshot", TOOL_STRING, FIELD(snapshot), "SNAPSHOT",
      "export an internal snapshot, read-only"},
-    {'n', "nocache", TOOL_CALL, 0, NULL, "as --cache=none", take_nocache},
-    {0, "cache", TOOL_STRING, FIELD(cache), "MODE",
-     "none, writeback (default), writethrough, directsync, unsafe"},
-    {0, "aio", TOOL_STRING, FIELD(aio), "MODE", "threads (default), io_uring or native"},
-    {0, "discard", TOOL_STRING, FIELD(discard), "MODE", "ignore (default) or unmap"},
+    {'n', "nocache", TOOL_CALL, 0, NULL, "as --cache=none", take_cache},
+    {0, "cache", TOOL_CALL, 0, "MODE",
+     "none, writeback (default), writethrough, directsync, unsafe", take_cache},
+    {0, "aio", TOOL_CALL, 0, "MODE", "threads (default), io_uring or native", take_aio},
+    {0, "discard", TOOL_CALL, 0, "MODE", "ignore (default) or unmap", take_discard},
     {0, "detect-zeroes", TOOL_STRING, FIELD(detect_zeroes), "MODE", "off (default), on, unmap"},
     {0, "image-opts", TOOL_FLAG, FIELD(image_opts), NULL, "FILE is a list of image options"},
     {0},
@@ -226,11 +248,7 @@ static bool check_connection(const struct nbd_args *args, struct error **errp)
         error_set(errp, "socket path must be absolute");
         return false;
     }
-    if (args->socket_path && (args->port || args->bind_address)) {
-        error_set(errp, "-k and -p or -b are mutually exclusive");
-        return false;
-    }
-    if (args->port && (!parse_uint(args->port, &port) || !port || port > UINT16_MAX)) {
+    if (args->port && (!parse_uint(args->port, &port) || port > UINT16_MAX)) {
         error_set(errp, "Invalid port '%s'", args->port);
         return false;
     }
