@@ -92,10 +92,14 @@ struct block_image_info {
     int64_t actual_size;   /* bytes on the host, -1: not known */
     uint32_t cluster_size; /* 0: none */
     bool is_dirty, is_corrupt, has_encryption;
+    bool has_details; /* of clusters and the dirty bit: not of NBD exports, and what is raw there */
     char *backing_filename, *full_backing_filename, *backing_format; /* or NULL */
     json_t *specific; /* ImageInfoSpecific: {"type": "qcow2", "data": {…}}, or NULL */
 };
 void block_image_info(struct block_node *node, struct block_image_info *info);
+/* The one that has a node's internal snapshots: below filters, and as in QEMU raw shows those of its
+ * file. */
+struct block_node *block_snapshot_node(struct block_node *node);
 void block_image_info_free(struct block_image_info *info);
 
 /* All that ImageInfo has, but for the backing-image. It stays as it is when the node has gone. */

@@ -1,10 +1,36 @@
 /* SPDX-License-Identifier: MIT */
 /* What images are, for tools and QMP. See image.h. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/alloc.h"
 #include "base/utf8.h"
 #include "block/image.h"
+
+struct block_node *block_snapshot_node(struct block_node *node)
+{
+    node = block_node_skip_filters(node);
+    while (!strcmp(node->driver->name, "raw")) {
+        node = block_node_skip_filters(node->file);
+    }
+    return node;
+}
+
+/* raw tells what its file tells of clusters. */
+static void add_details(struct block_node *node, struct block_image_info *info)
+{
+    struct block_node *below = block_snapshot_node(node);
+    struct block_image_info there;
+
+    info->has_details = !below->driver->is_protocol || !strcmp(below->driver->name, "file") ||
+                        !strcmp(below->driver->name, "host_device");
+    if (!strcmp(node->driver->name, "raw") && below->driver->image) {
+        block_image_info(below, &there);
+        info->cluster_size = there.cluster_size;
+        info->is_dirty = there.is_dirty;
+        block_image_info_free(&there);
+    }
+}
 
 void block_image_info(struct block_node *node, struct block_image_info *info)
 {
@@ -19,6 +45,7 @@ void block_image_info(struct block_node *node, struct block_image_info *info)
     if (format->driver->image && format->driver->image->info) {
         format->driver->image->info(format, info);
     }
+    add_details(format, info);
     if (info->backing_filename && !info->full_backing_filename) {
         info->full_backing_filename = block_node_backing_path(format, info->backing_filename, NULL);
     }
@@ -52,6 +79,7 @@ static void keep_sizes(struct block_image_info *info)
         .actual_size = info->actual_size,
         .cluster_size = info->cluster_size,
         .is_dirty = info->is_dirty,
+        .has_details = info->has_details,
     };
 
     block_image_info_free(info);
@@ -62,6 +90,7 @@ void block_image_describe(struct block_node *node, bool looks_through,
                           struct block_image_description *d)
 {
     struct block_node *format = block_node_skip_filters(node);
+    struct block_node *owner = block_snapshot_node(node);
 
     *d = (struct block_image_description){
         .filename = xstrdup(node->filename),
@@ -70,8 +99,8 @@ void block_image_describe(struct block_node *node, bool looks_through,
     block_image_info(node, &d->info);
     if (format != node && !looks_through) {
         keep_sizes(&d->info);
-    } else if (format->driver->image && format->driver->image->snapshot_list) {
-        d->snapshot_count = format->driver->image->snapshot_list(format, &d->snapshots);
+    } else if (owner->driver->image && owner->driver->image->snapshot_list) {
+        d->snapshot_count = owner->driver->image->snapshot_list(owner, &d->snapshots);
     }
 }
 
@@ -128,7 +157,9 @@ json_t *block_image_description_json(const struct block_image_description *d)
     if (info->actual_size >= 0) {
         json_object_set_new(object, "actual-size", json_integer(info->actual_size));
     }
-    json_object_set_new(object, "dirty-flag", json_boolean(info->is_dirty));
+    if (info->has_details) {
+        json_object_set_new(object, "dirty-flag", json_boolean(info->is_dirty));
+    }
     if (info->has_encryption) {
         json_object_set_new(object, "encrypted", json_true());
     }

@@ -109,6 +109,8 @@ void img_warn_of_probing(struct block_backend *be);
 const struct block_image_ops *img_ops(struct block_node *node);
 /* The image itself: below filters. */
 struct block_node *img_format_node(struct block_backend *be);
+/* The one that has internal snapshots: as in QEMU, raw shows those of its file. */
+struct block_node *img_snapshot_node(struct block_backend *be);
 
 /* There is no file of that name yet. */
 bool img_is_new(const char *filename);

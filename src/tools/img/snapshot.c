@@ -151,7 +151,7 @@ static int run(void *fields, int count, char **operands, struct error **errp)
         return EXIT_FAILURE;
     }
     img_warn_of_probing(be);
-    act(s, img_format_node(be), errp);
+    act(s, img_snapshot_node(be), errp);
     block_image_close(be);
     return EXIT_SUCCESS;
 }

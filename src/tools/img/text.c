@@ -67,6 +67,11 @@ struct block_node *img_format_node(struct block_backend *be)
     return block_node_skip_filters(backend_root(be));
 }
 
+struct block_node *img_snapshot_node(struct block_backend *be)
+{
+    return block_snapshot_node(backend_root(be));
+}
+
 bool img_is_new(const char *filename)
 {
     autofree char *path = block_image_path(filename);

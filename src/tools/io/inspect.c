@@ -38,6 +38,10 @@ bool io_info(struct io_session *s, int argc, char **argv)
 
     block_image_info(node, &info);
     printf("format name: %s\n", node->driver->name);
+    if (!info.has_details) { /* an error to qemu-io, too, that says nothing */
+        block_image_info_free(&info);
+        return false;
+    }
     printf("cluster size: %s\n", io_size_text((double)info.cluster_size, text));
     printf("vm state offset: %s\n", io_size_text((double)vm_state_offset(&info), text));
     const json_t *data = json_object_get(info.specific, "data");
