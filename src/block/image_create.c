@@ -209,9 +209,9 @@ static bool check_format_options(const struct block_driver *format, const struct
 /* What the protocol is told: for a raw image it does all the work. */
 static void take_protocol_options(struct options *file_opts, struct options *opts, bool is_raw)
 {
-    static const char *const keys[] = {"nocow", "size", "preallocation"};
+    static const char *const keys[] = {"nocow", "extent_size_hint", "size", "preallocation"};
 
-    for (size_t i = 0; i < (is_raw ? ARRAY_SIZE(keys) : 1); i++) {
+    for (size_t i = 0; i < (is_raw ? ARRAY_SIZE(keys) : 2); i++) {
         const char *value = options_get(opts, keys[i]);
         if (value) {
             options_set(file_opts, keys[i], value);

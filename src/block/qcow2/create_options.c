@@ -27,6 +27,8 @@ const struct block_create_option qcow2_create_option_list[] = {
     {"lazy_refcounts", BLOCK_OPTION_BOOL, "Refcounts are updated late", "off"},
     {"refcount_bits", BLOCK_OPTION_UINT, "Width of refcounts, 1 to 64 bits", "16"},
     {"nocow", BLOCK_OPTION_BOOL, "No copy-on-write of the host's file (btrfs)", .of_file = true},
+    {"extent_size_hint", BLOCK_OPTION_SIZE,
+     "How much the host allocates at once (XFS); 0: its choice", .of_file = true},
     {NULL},
 };
 
@@ -260,7 +262,8 @@ bool qcow2_parse_create_options(struct options *opts, struct qcow2_create_option
 {
     static const char *const compressions[] = {"zlib", "zstd", NULL};
     int prealloc = BLOCK_PREALLOC_OFF, compression = QCOW2_COMPRESSION_ZLIB;
-    bool nocow = false; /* the protocol's */
+    bool nocow = false; /* the protocol's, as is the next */
+    uint64_t extent_size;
 
     *o = (struct qcow2_create_options){.version = 3, .refcount_order = 4};
     o->backing_file = take_name(opts, "backing_file");
@@ -274,6 +277,7 @@ bool qcow2_parse_create_options(struct options *opts, struct qcow2_create_option
         !take_bool(opts, "lazy_refcounts", &o->lazy_refcounts, errp) ||
         !take_bool(opts, "data_file_raw", &o->data_file_raw, errp) ||
         !take_bool(opts, "nocow", &nocow, errp) ||
+        !options_get_size(opts, "extent_size_hint", 1, &extent_size, errp) ||
         !get_choice(opts, "preallocation", "preallocation", block_prealloc_names, &prealloc,
                     errp) ||
         !get_choice(opts, "compression_type", "compression-type", compressions, &compression,

@@ -66,10 +66,21 @@ static bool is_usable(const struct block_bitmap *bitmap, struct error **errp)
     return !bitmap->inconsistent;
 }
 
+/* As QEMU's: a cluster, within bounds. */
+static uint64_t default_granularity(struct block_node *node)
+{
+    struct block_image_info info;
+
+    block_image_info(node, &info);
+    uint64_t size = info.cluster_size ? MAX(info.cluster_size, 4096u) : BLOCK_BITMAP_GRANULARITY;
+    block_image_info_free(&info);
+    return MIN(size, BLOCK_BITMAP_GRANULARITY);
+}
+
 static bool add(const struct bitmap *b, struct block_node *node, const char *name,
                 struct error **errp)
 {
-    uint64_t granularity = b->granularity_text ? b->granularity : BLOCK_BITMAP_GRANULARITY;
+    uint64_t granularity = b->granularity ? b->granularity : default_granularity(node);
 
     if (!img_ops(node)->can_keep_bitmap) {
         error_set(errp, "Can't store persistent bitmaps to %s: Operation not supported",
@@ -155,7 +166,7 @@ static bool act_all(const struct bitmap *b, struct block_node *node, struct bloc
 static bool check(struct bitmap *b, int count, struct error **errp)
 {
     if (b->granularity_text &&
-        !tool_parse_size(b->granularity_text, "granularity", 1, INT64_MAX, &b->granularity, errp)) {
+        !tool_parse_size(b->granularity_text, "granularity", 0, INT64_MAX, &b->granularity, errp)) {
         return false;
     }
     if (count != 2 && b->action_count) {

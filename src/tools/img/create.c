@@ -110,6 +110,14 @@ static char *value_text(const struct block_create_option *option, const char *te
     return xstrdup(text);
 }
 
+/* So that the list could be given to -o. */
+static void print_doubling_commas(const char *text)
+{
+    for (; *text; text++) {
+        fputs(*text == ',' ? ",," : (const char[]){*text, 0}, stdout);
+    }
+}
+
 static void print_formatting(const char *filename, const char *format, struct options *opts,
                              const struct block_create_option *known)
 {
@@ -119,7 +127,8 @@ static void print_formatting(const char *filename, const char *format, struct op
         text = text ? text : known->default_text;
         if (text) {
             autofree char *value = value_text(known, text);
-            printf(" %s=%s", known->name, value);
+            printf(" %s=", known->name);
+            print_doubling_commas(value);
         }
     }
     putchar('\n');
