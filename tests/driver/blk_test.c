@@ -456,6 +456,51 @@ static void test_merged_error(void **state)
     assert_int_equal(fake_disk.count[FAKE_READ], 1);
 }
 
+/* ---- the used length: 2.7.8.2, no byte counts that was not written --------------------------- */
+
+/* A chain with `data` bytes to write into and a status behind them. */
+static uint32_t written_of(uint32_t type, uint64_t sector, uint32_t data, uint8_t status)
+{
+    struct blk_request r = blk_request(type, sector, 1024);
+    uint64_t area = guest_alloc(data + 1, 1);
+    struct buffer buffers[3] = {{r.header, 16, false}};
+    unsigned n = 1;
+    uint32_t head, written;
+
+    if (type == VIRTIO_BLK_T_OUT) {
+        buffers[n++] = (struct buffer){r.data, 1024, false};
+    }
+    buffers[n++] = (struct buffer){area, data + 1, true};
+    vqueue_set_chain(&driver.queue, 0, buffers, n);
+    vqueue_publish(&driver.queue, 0);
+    vdriver_kick(&driver);
+    assert_true(vdriver_wait_used(&driver, &head, &written));
+    assert_int_equal(*((uint8_t *)guest_ram(area) + data), status);
+    return written;
+}
+
+static void test_used_length(void **state)
+{
+    start_fake("", UINT64_MAX & ~BIT64(VIRTIO_F_RING_EVENT_IDX));
+    assert_int_equal(written_of(VIRTIO_BLK_T_IN, 0, 1024, VIRTIO_BLK_S_OK), 1025);
+    assert_int_equal(written_of(VIRTIO_BLK_T_IN, 0, 0, VIRTIO_BLK_S_OK), 1);
+    /* Behind the end, and unknown: only the status. */
+    assert_int_equal(written_of(VIRTIO_BLK_T_IN, 4096, 1024, VIRTIO_BLK_S_IOERR), 0);
+    assert_int_equal(written_of(VIRTIO_BLK_T_OUT, 4096, 0, VIRTIO_BLK_S_IOERR), 1);
+    assert_int_equal(written_of(99, 0, 8, VIRTIO_BLK_S_UNSUPP), 0);
+    assert_int_equal(written_of(99, 0, 0, VIRTIO_BLK_S_UNSUPP), 1);
+    /* Bytes to spare before it. */
+    assert_int_equal(written_of(VIRTIO_BLK_T_OUT, 0, 0, VIRTIO_BLK_S_OK), 1);
+    assert_int_equal(written_of(VIRTIO_BLK_T_OUT, 0, 512, VIRTIO_BLK_S_OK), 0);
+    assert_int_equal(written_of(VIRTIO_BLK_T_FLUSH, 0, 0, VIRTIO_BLK_S_OK), 1);
+    assert_int_equal(written_of(VIRTIO_BLK_T_FLUSH, 0, 7, VIRTIO_BLK_S_OK), 0);
+    assert_int_equal(written_of(VIRTIO_BLK_T_GET_ID, 0, 20, VIRTIO_BLK_S_OK), 21);
+    assert_int_equal(written_of(VIRTIO_BLK_T_GET_ID, 0, 30, VIRTIO_BLK_S_OK), 20);
+    fake_disk.error[FAKE_READ] = fake_disk.error[FAKE_WRITE] = -EIO;
+    assert_int_equal(written_of(VIRTIO_BLK_T_IN, 0, 1024, VIRTIO_BLK_S_IOERR), 0);
+    assert_int_equal(written_of(VIRTIO_BLK_T_OUT, 0, 512, VIRTIO_BLK_S_IOERR), 0);
+}
+
 static bool used_is_32(void *opaque)
 {
     return vqueue_used_index(&driver.queue) == 32;
@@ -603,6 +648,7 @@ int main(void)
         cmocka_unit_test_teardown(test_merging, teardown),
         cmocka_unit_test_teardown(test_no_merging, teardown),
         cmocka_unit_test_teardown(test_merged_error, teardown),
+        cmocka_unit_test_teardown(test_used_length, teardown),
         cmocka_unit_test_teardown(test_one_interrupt, teardown),
         cmocka_unit_test_teardown(test_slow_neighbour, teardown),
         cmocka_unit_test_teardown(test_event_idx, teardown),

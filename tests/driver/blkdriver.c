@@ -134,6 +134,20 @@ uint8_t blk_status(const struct blk_request *r)
     return guest_load8(guest_ram(r->status));
 }
 
+/* 2.7.8.2: all bytes up to there have been written. The status is the last one; before it, a GET_ID
+ * whose buffer is longer than the id leaves some as they are. */
+static uint32_t written_of(const struct blk_request *r)
+{
+    if (!is_read(r) || !r->length) {
+        return 1;
+    }
+    if (blk_status(r) != VIRTIO_BLK_S_OK) {
+        return 0;
+    }
+    bool is_whole = r->type == VIRTIO_BLK_T_IN || r->length <= VIRTIO_BLK_ID_BYTES;
+    return is_whole ? r->length + 1 : VIRTIO_BLK_ID_BYTES;
+}
+
 uint8_t blk_perform(struct vdriver *d, const struct blk_request *r)
 {
     uint32_t head, written;
@@ -142,9 +156,7 @@ uint8_t blk_perform(struct vdriver *d, const struct blk_request *r)
     vdriver_kick(d);
     check(vdriver_wait_used(d, &head, &written), "a request does not come back");
     check(head == 0, "another head comes back");
-    check(written == (is_read(r) && blk_status(r) == 0 && r->type == VIRTIO_BLK_T_IN ? r->length + 1
-                                                                                     : written),
-          "the used length is wrong");
+    check(written == written_of(r), "the used length is wrong");
     return blk_status(r);
 }
 

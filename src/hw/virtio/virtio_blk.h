@@ -30,7 +30,7 @@ struct virtio_blk_request {
     uint64_t offset, length;  /* bytes of the disk */
     unsigned flags;           /* BLOCK_REQ_* */
     uint8_t *status;          /* in guest memory */
-    uint64_t written;         /* bytes of the chain, with the status, if all goes well */
+    uint64_t written;         /* bytes of the chain, from its beginning, if all goes well */
     const struct iovec *data; /* in element.iov or odd */
     unsigned data_count;
     struct virtio_blk_iov odd, joint;  /* lists of its own: of odd layouts, of merged requests */

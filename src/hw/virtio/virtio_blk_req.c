@@ -88,12 +88,22 @@ static void finish_stop(struct virtio_blk *blk)
     }
 }
 
+/* What the used ring may claim of a chain of which only the status is written, its last byte: a
+ * driver may take all bytes up to there for the device's (2.7.8.2). */
+static uint64_t written_with_status(const struct virtio_blk_request *request)
+{
+    return request->element.in_bytes == 1;
+}
+
 /* The request is done, with a status of VIRTIO_BLK_S_*. */
 static void complete(struct virtio_blk_request *request, uint8_t status)
 {
     struct virtio_blk *blk = request->blk;
 
     guest_store8(request->status, status);
+    if (status != VIRTIO_BLK_S_OK) {
+        request->written = written_with_status(request);
+    }
     TRACE(virtio_blk_complete, request->element.id, status);
     virtq_push(vq_of(blk), &request->element, request->written);
     blk->has_pushed = true;
@@ -150,6 +160,7 @@ static void finish(struct virtio_blk_request *request, int ret)
             park(request);
             return;
         case BLOCK_ERROR_IGNORE:
+            request->written = written_with_status(request); /* of a read who knows what */
             break;
         case BLOCK_ERROR_REPORT:
             complete(request, ret == -ENOTSUP ? VIRTIO_BLK_S_UNSUPP : VIRTIO_BLK_S_IOERR);
@@ -400,7 +411,6 @@ static void start_read_write(struct virtio_blk_request *request, uint64_t sector
     }
     if (!is_in_range(blk, sector, request->length) ||
         (!is_read && backend_is_readonly(blk->conf.backend))) {
-        request->written = 1;
         complete(request, VIRTIO_BLK_S_IOERR);
         return;
     }
@@ -490,7 +500,7 @@ static bool start_request(struct virtio_blk_request *request)
     request->type = le32toh(header.type);
     request->offset = request->length = 0;
     request->flags = 0;
-    request->written = 1;
+    request->written = written_with_status(request);
     request->data = NULL;
     request->data_count = 0;
     request->merged = NULL;
