@@ -493,6 +493,98 @@ static void test_write_cache(void **state)
     assert_int_not_equal(flushes_of_a_write(), 0);
 }
 
+static bool wce_is(void *opaque)
+{
+    return guest_read(driver.device + WCE_OFFSET, 1) == *(uint8_t *)opaque;
+}
+
+/* A driver that has written, and then cannot switch the cache off without losing that. */
+static void fail_to_switch_off(void **state, const char *werror, int action)
+{
+    start(state, werror, BIT64(VIRTIO_BLK_F_FLUSH) | BIT64(VIRTIO_BLK_F_CONFIG_WCE));
+    assert_int_equal(flushes_of_a_write(), 0);
+    fake_disk.error[FAKE_FLUSH] = -EIO;
+    guest_write(driver.device + WCE_OFFSET, 0, 1);
+    check_error(1, true, action, EIO);
+}
+
+/* It sees that it is to flush, and what it writes meanwhile is safe. */
+static void test_write_cache_error_report(void **state)
+{
+    fail_to_switch_off(state, ",werror=report", SYSTEM_IO_REPORT);
+    assert_true(rig_wait(wce_is, &(uint8_t){1}));
+    assert_true(vdriver_wait_interrupts(VDRIVER_CONFIG_DATA, 1));
+    struct blk_request f = blk_request(VIRTIO_BLK_T_FLUSH, 0, 0);
+    assert_int_equal(blk_perform(&driver, &f), VIRTIO_BLK_S_IOERR);
+    assert_true(wce_is(&(uint8_t){1}));
+    fake_disk.error[FAKE_FLUSH] = 0;
+    assert_int_not_equal(flushes_of_a_write(), 0);
+    assert_int_equal(blk_perform(&driver, &f), VIRTIO_BLK_S_OK);
+    assert_true(wce_is(&(uint8_t){0}));
+    assert_true(vdriver_wait_interrupts(VDRIVER_CONFIG_DATA, 2));
+
+    /* Or it switches it off once more. */
+    guest_write(driver.device + WCE_OFFSET, 1, 1);
+    assert_int_equal(flushes_of_a_write(), 0);
+    fake_disk.error[FAKE_FLUSH] = -EIO;
+    guest_write(driver.device + WCE_OFFSET, 0, 1);
+    check_error(3, true, SYSTEM_IO_REPORT, EIO);
+    assert_true(rig_wait(wce_is, &(uint8_t){1}));
+    fake_disk.error[FAKE_FLUSH] = 0;
+    unsigned before = fake_disk.count[FAKE_FLUSH];
+    guest_write(driver.device + WCE_OFFSET, 0, 1);
+    assert_true(rig_wait(flushed, &before));
+    run_a_while();
+    assert_true(wce_is(&(uint8_t){0}));
+    assert_int_not_equal(flushes_of_a_write(), 0);
+}
+
+static void test_write_cache_error_ignore(void **state)
+{
+    fail_to_switch_off(state, ",werror=ignore", SYSTEM_IO_IGNORE);
+    run_a_while();
+    assert_true(wce_is(&(uint8_t){0}));
+}
+
+/* The flush is owed until the VM goes on. */
+static void test_write_cache_error_stop(void **state)
+{
+    fail_to_switch_off(state, ",werror=stop", SYSTEM_IO_STOP);
+    stop_vm();
+    assert_int_equal(backend_io_status(backend_first()), BLOCK_IO_FAILED);
+    cont_vm();
+    check_error(2, true, SYSTEM_IO_STOP, EIO); /* still */
+    stop_vm();
+    fake_disk.error[FAKE_FLUSH] = 0;
+    unsigned before = fake_disk.count[FAKE_FLUSH];
+    cont_vm();
+    assert_true(rig_wait(flushed, &before));
+    run_a_while();
+    assert_int_equal(io_errors, 2);
+    assert_true(wce_is(&(uint8_t){0}));
+    stop_vm();
+    before = fake_disk.count[FAKE_FLUSH];
+    cont_vm();
+    run_a_while();
+    assert_int_equal(fake_disk.count[FAKE_FLUSH], before);
+}
+
+/* It was that driver's. */
+static void test_write_cache_error_reset(void **state)
+{
+    fail_to_switch_off(state, ",werror=stop", SYSTEM_IO_STOP);
+    stop_vm();
+    unsigned before = fake_disk.count[FAKE_FLUSH];
+    reset_device();
+    cont_vm();
+    assert_true(wce_is(&(uint8_t){1}));
+    vdriver_start(&driver, BIT64(VIRTIO_BLK_F_FLUSH) | BIT64(VIRTIO_BLK_F_CONFIG_WCE), 0, true);
+    run_a_while();
+    assert_int_equal(fake_disk.count[FAKE_FLUSH], before);
+    assert_int_equal(io_errors, 1);
+    fake_disk.error[FAKE_FLUSH] = 0; /* for the end of the drive */
+}
+
 static void test_write_through(void **state)
 {
     start(state, ",write-cache=off,config-wce=off", UINT64_MAX & ~BIT64(VIRTIO_F_RING_EVENT_IDX));
@@ -517,12 +609,27 @@ static void test_write_through(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        BOTH(test_reset_in_flight),  BOTH(test_reset_many_times), BOTH(test_system_reset_in_flight),
-        BOTH(test_unplug_in_flight), BOTH(test_failed),           BOTH(test_vm_stop),
-        BOTH(test_vm_stop_reset),    BOTH(test_error_report),     BOTH(test_error_ignore),
-        BOTH(test_error_of_guest),   BOTH(test_error_stop),       BOTH(test_error_stop_reset),
-        BOTH(test_write_cache),      BOTH(test_write_through),    BOTH(test_limit_reset),
-        BOTH(test_limit_unplug),     BOTH(test_limit_vm_stop),
+        BOTH(test_reset_in_flight),
+        BOTH(test_reset_many_times),
+        BOTH(test_system_reset_in_flight),
+        BOTH(test_unplug_in_flight),
+        BOTH(test_failed),
+        BOTH(test_vm_stop),
+        BOTH(test_vm_stop_reset),
+        BOTH(test_error_report),
+        BOTH(test_error_ignore),
+        BOTH(test_error_of_guest),
+        BOTH(test_error_stop),
+        BOTH(test_error_stop_reset),
+        BOTH(test_write_cache),
+        BOTH(test_write_through),
+        BOTH(test_limit_reset),
+        BOTH(test_limit_unplug),
+        BOTH(test_limit_vm_stop),
+        BOTH(test_write_cache_error_report),
+        BOTH(test_write_cache_error_ignore),
+        BOTH(test_write_cache_error_stop),
+        BOTH(test_write_cache_error_reset),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

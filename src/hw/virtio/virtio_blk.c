@@ -62,6 +62,8 @@ static void blk_reset(struct virtio_device *vdev)
     struct virtio_blk *blk = virtio_blk_of(vdev);
 
     virtio_blk_drop_parked(blk);
+    atomic_store(&blk->owes_flush, false);
+    atomic_store(&blk->is_cache_uncertain, false);
     backend_set_write_cache(blk->conf.backend, blk->original_write_cache);
 }
 
@@ -71,6 +73,11 @@ static uint32_t seg_max(const struct virtio_blk *blk)
 {
     /* Without the header's and the status's descriptor. */
     return blk->seg_max_adjust ? blk->queue_size - 2u : SEG_MAX_DEFAULT;
+}
+
+static bool shown_wce(const struct virtio_blk *blk)
+{
+    return backend_write_cache(blk->conf.backend) || atomic_load(&blk->is_cache_uncertain);
 }
 
 #define PUT(bits, field, value)                                                                    \
@@ -89,7 +96,7 @@ static void blk_get_config(struct virtio_device *vdev, uint8_t *config)
         (uint8_t)__builtin_ctz(conf->physical_block_size / block);
     PUT(16, min_io_size, conf->min_io_size / block);
     PUT(32, opt_io_size, conf->opt_io_size / block);
-    config[offsetof(struct virtio_blk_config, wce)] = backend_write_cache(conf->backend);
+    config[offsetof(struct virtio_blk_config, wce)] = shown_wce(blk);
     PUT(16, num_queues, vdev->queue_count);
     PUT(32, max_discard_sectors, blk->max_discard_sectors);
     PUT(32, max_discard_seg, 1);
@@ -106,10 +113,10 @@ static void blk_set_config(struct virtio_device *vdev, const uint8_t *config)
 
     /* Only the write cache can be written, by who negotiated that. */
     if (!virtio_has_feature(vdev, VIRTIO_BLK_F_CONFIG_WCE) ||
-        !(vdev->status & VIRTIO_STATUS_FEATURES_OK) ||
-        on == backend_write_cache(blk->conf.backend)) {
+        !(vdev->status & VIRTIO_STATUS_FEATURES_OK) || on == shown_wce(blk)) {
         return;
     }
+    atomic_store(&blk->is_cache_uncertain, false);
     backend_set_write_cache(blk->conf.backend, on);
     if (!on) {
         bh_schedule(blk->flush_bh);

@@ -63,6 +63,9 @@ struct virtio_blk {
     bool has_pushed;   /* what the driver was not told of yet */
     bool has_lingered; /* the interrupt has waited for a request already */
     int linger;        /* misses until it does no more; < 0: completions until it does once again */
+    /* atomic */
+    _Atomic(bool) owes_flush;         /* of a cache that was switched off: when it runs again */
+    _Atomic(bool) is_cache_uncertain; /* that flush failed: the driver reads that the cache is on */
 };
 
 static inline struct virtio_blk *virtio_blk_of(struct virtio_device *vdev)

@@ -121,17 +121,17 @@ static void park(struct virtio_blk_request *request)
     TRACE(virtio_blk_park, request->element.id);
 }
 
-/* The monitor and, if need be, the VM's state hear of it. */
-static void tell_error(struct virtio_blk_request *request, int error,
-                       enum block_error_action action)
+/* What is to be done about an error, by rerror and werror. The monitor and, if need be, the VM's state
+ * hear of it. */
+static enum block_error_action tell_error(struct virtio_blk *blk, bool is_read, int error)
 {
     static const int actions[] = {
         [BLOCK_ERROR_REPORT] = SYSTEM_IO_REPORT,
         [BLOCK_ERROR_IGNORE] = SYSTEM_IO_IGNORE,
         [BLOCK_ERROR_STOP] = SYSTEM_IO_STOP,
     };
-    struct virtio_blk *blk = request->blk;
     struct block_backend *be = blk->conf.backend;
+    enum block_error_action action = backend_error_action(be, is_read, error);
 
     if (action == BLOCK_ERROR_STOP) {
         backend_set_io_error(be, error); /* before the event: who hears it may ask */
@@ -140,22 +140,18 @@ static void tell_error(struct virtio_blk_request *request, int error,
         .who = blk->conf.name,
         .drive = backend_name(be),
         .node = block_node_skip_implicit(backend_root(be))->name,
-        .is_write = request->type != VIRTIO_BLK_T_IN,
+        .is_write = !is_read,
         .action = actions[action],
         .error = error,
         .has_io_status = backend_has_io_status(be),
     });
+    return action;
 }
 
 static void finish(struct virtio_blk_request *request, int ret)
 {
-    struct virtio_blk *blk = request->blk;
-
     if (ret < 0) {
-        enum block_error_action action =
-            backend_error_action(blk->conf.backend, request->type == VIRTIO_BLK_T_IN, -ret);
-        tell_error(request, -ret, action);
-        switch (action) {
+        switch (tell_error(request->blk, request->type == VIRTIO_BLK_T_IN, -ret)) {
         case BLOCK_ERROR_STOP:
             park(request);
             return;
@@ -221,6 +217,64 @@ static void request_done(void *opaque, int ret)
     finish_stop(blk);
 }
 
+/* ---- the write cache is switched off -------------------------------------------------------- */
+
+/* Uncertain: writes do without the cache, but what was in it may still be there. The driver reads that
+ * it is on, and is told to look. */
+static void set_uncertain(struct virtio_blk *blk, bool is_uncertain)
+{
+    if (atomic_exchange(&blk->is_cache_uncertain, is_uncertain) != is_uncertain) {
+        virtio_config_changed(&blk->vdev);
+    }
+}
+
+static void cache_flushed(void *opaque, int ret)
+{
+    struct virtio_blk *blk = opaque;
+
+    TRACE(virtio_blk_cache_flushed, ret);
+    blk->in_flight--;
+    if (ret == 0) {
+        set_uncertain(blk, false);
+    } else {
+        switch (tell_error(blk, false, -ret)) {
+        case BLOCK_ERROR_STOP:
+            atomic_store(&blk->owes_flush, true);
+            break;
+        case BLOCK_ERROR_IGNORE:
+            break;
+        case BLOCK_ERROR_REPORT:
+            set_uncertain(blk, true);
+            break;
+        }
+    }
+    finish_stop(blk);
+}
+
+void virtio_blk_flush_cache(void *opaque)
+{
+    struct virtio_blk *blk = opaque;
+
+    if (!blk->is_running) {
+        /* A VM stop flushes all disks, but nobody hears here whether that has worked. */
+        atomic_store(&blk->owes_flush, true);
+        return;
+    }
+    blk->in_flight++;
+    backend_aio_flush(blk->conf.backend, 0, cache_flushed, blk);
+}
+
+/* The driver's own flush. */
+static void flush_done(void *opaque, int ret)
+{
+    struct virtio_blk_request *request = opaque;
+
+    if (ret == 0) {
+        set_uncertain(request->blk, false);
+    }
+    request_done(request, ret);
+}
+
 /* ---- submission ----------------------------------------------------------------------------- */
 
 static void submit(struct virtio_blk_request *request, const struct block_iov *iov)
@@ -239,7 +293,7 @@ static void submit(struct virtio_blk_request *request, const struct block_iov *i
         backend_aio_pwritev(be, request->offset, iov, 0, id, request_done, request);
         break;
     case VIRTIO_BLK_T_FLUSH:
-        backend_aio_flush(be, id, request_done, request);
+        backend_aio_flush(be, id, flush_done, request);
         break;
     case VIRTIO_BLK_T_DISCARD:
         backend_aio_discard(be, request->offset, request->length, request_done, request);
@@ -575,6 +629,9 @@ void virtio_blk_start(struct virtio_device *vdev)
     blk->is_running = true;
     blk->parked = NULL;
     blk->parked_last = &blk->parked;
+    if (atomic_exchange(&blk->owes_flush, false)) {
+        virtio_blk_flush_cache(blk);
+    }
     while (request) {
         struct virtio_blk_request *next = request->next;
         submit_alone(request);
@@ -600,25 +657,4 @@ void virtio_blk_drop_parked(struct virtio_blk *blk)
         free_request(request);
     }
     blk->parked_last = &blk->parked;
-}
-
-static void cache_flushed(void *opaque, int ret)
-{
-    struct virtio_blk *blk = opaque;
-
-    TRACE(virtio_blk_cache_flushed, ret);
-    blk->in_flight--;
-    finish_stop(blk);
-}
-
-void virtio_blk_flush_cache(void *opaque)
-{
-    struct virtio_blk *blk = opaque;
-
-    /* Stopped, there is nothing of this driver's in the cache but what it flushed or will flush:
-     * a VM stop flushes all disks. */
-    if (blk->is_running) {
-        blk->in_flight++;
-        backend_aio_flush(blk->conf.backend, 0, cache_flushed, blk);
-    }
 }
