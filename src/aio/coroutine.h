@@ -39,6 +39,12 @@ void co_wake(struct coroutine *co);
 
 void co_sleep(enum aio_clock clock, int64_t ns);
 
+/* Before a piece of long work in memory, which is to copy or look at `bytes`, or takes as long: waits
+ * for its turn if coroutines of this loop have done much of that already, so that the loop's other work
+ * comes in between. A piece has CO_SHARE_PIECE at most; who has little to do need not ask. */
+#define CO_SHARE_PIECE (UINT64_C(1) << 20)
+void co_share(uint64_t bytes);
+
 /* There are so many coroutines that who could do without another one should: the kernel bounds the
  * mappings of a process, and one that cannot be made ends it. Loop thread. */
 bool coroutine_are_scarce(void);

@@ -126,6 +126,7 @@ struct timer_heap {
     unsigned count, size;
 };
 
+struct co_waiter;
 struct pool_job;
 struct thread_pool;
 struct uring;
@@ -165,6 +166,12 @@ struct aio_loop {
     unsigned jobs_count;
     unsigned jobs_running; /* with the pool */
     bool only_requests;    /* aio_loop_set_only_requests() */
+
+    /* loop: long work in memory (share.c) */
+    uint64_t share_left; /* bytes */
+    struct co_waiter *share_first, **share_last;
+    bool is_share_queued;
+    struct aio_work share_work;
 
     /* loop: adaptive polling */
     bool is_polling;                             /* doorbells are suppressed (poll_begin) */
@@ -208,6 +215,8 @@ void polling_adapt(struct aio_loop *loop, int64_t idle_ns);
 bool polling_end(struct aio_loop *loop);
 /* Doorbells on for good. What had been missed is left for the next thread of the loop. */
 void polling_leave(struct aio_loop *loop);
+
+void loop_share_init(struct aio_loop *loop); /* share.c */
 
 /* timer.c */
 void loop_timers_init(struct aio_loop *loop);

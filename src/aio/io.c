@@ -21,6 +21,9 @@
 /* What a short request is, at most. */
 #define SHORT_BYTES 65536
 #define SHORT_IOV   16
+/* Of what is longer, io_uring's workers do all: else what the page cache has is copied, and with O_DIRECT
+ * the pages are looked up, within the system call that submits. */
+#define LONG_BYTES (4 * MiB)
 
 /* ---- by the thread pool --------------------------------------------------------------------- */
 
@@ -63,7 +66,7 @@ static int64_t call_in_worker(void *opaque)
 
 static int64_t co_uring_run(struct uring *uring, const struct aio_request *r)
 {
-    struct uring_io io = {.co = coroutine_self(), .request = r};
+    struct uring_io io = {.co = coroutine_self(), .request = r, .is_async = r->length > LONG_BYTES};
     do {
         uring_submit_io(uring, &io, coroutine_loop(io.co)->max_batch);
         coroutine_yield();

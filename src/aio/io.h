@@ -17,8 +17,8 @@
 enum aio_io_engine { AIO_IO_THREADS, AIO_IO_URING };
 
 enum aio_op {
-    AIO_OP_READ,      /* iov, niov, offset */
-    AIO_OP_WRITE,     /* iov, niov, offset; flags: AIO_IO_FUA */
+    AIO_OP_READ,      /* iov, niov, offset, length */
+    AIO_OP_WRITE,     /* iov, niov, offset, length; flags: AIO_IO_FUA */
     AIO_OP_FDATASYNC, /* nothing */
     AIO_OP_FALLOCATE, /* offset, length, mode of fallocate(2) */
 };
@@ -33,7 +33,7 @@ struct aio_request {
     const struct iovec *iov; /* at most IOV_MAX */
     int niov;
     uint64_t offset; /* bytes */
-    uint64_t length; /* bytes, of fallocate */
+    uint64_t length; /* bytes; of reads and writes 0 if it is not known, that is: not much */
     uint64_t id;     /* request id for tracing, or 0 */
 };
 

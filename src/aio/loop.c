@@ -58,6 +58,7 @@ struct aio_loop *aio_loop_new(const char *name, enum aio_loop_engine engine, str
     loop->epoll_fd = -1;
     loop->uring_event_fd = -1;
     loop_timers_init(loop);
+    loop_share_init(loop);
 
     loop->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (loop->wake_fd < 0) {
@@ -96,7 +97,7 @@ void aio_loop_free(struct aio_loop *loop)
     /* Calls that nobody waited for, deleted bottom halves. */
     while (loop_run_work(loop)) {
     }
-    assert(!loop->handlers && !loop->jobs_first);
+    assert(!loop->handlers && !loop->jobs_first && !loop->share_first);
     /* Acquire: after the last access of a thread that woke the loop (loop_push). */
     while (atomic_load_explicit(&loop->kickers, memory_order_acquire) > 0) {
         sched_yield();

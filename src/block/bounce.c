@@ -46,6 +46,9 @@ static int co_cut(struct block_node *node, co_transfer_fn *transfer, uint64_t of
 
     for (uint64_t done = 0; done < iov->size;) {
         struct block_iov piece = {.iov = vec};
+        if (done) {
+            co_share(BLOCK_SHORT); /* each may be done at once */
+        }
         piece.size = block_iov_slice(iov, done, MIN(iov->size - done, node->limits.max_transfer),
                                      vec, max, &piece.niov);
         int ret = transfer(node, offset + done, &piece, flags, id);
@@ -204,6 +207,9 @@ int co_bounce_read(struct block_node *node, uint64_t offset, const struct block_
     }
     for (uint64_t pos = b.start; pos < b.end && ret == 0; pos += b.size) {
         uint64_t n = MIN(b.size, b.end - pos);
+        if (pos != b.start) {
+            co_share(n);
+        }
         ret = co_transfer(node, node->driver->co_preadv, pos, b.buffer, n, flags, id);
         if (ret == 0) {
             uint64_t from = MAX(pos, offset), to = MIN(pos + n, offset + iov->size);
@@ -259,6 +265,9 @@ int co_bounce_write(struct block_node *node, uint64_t offset, const struct block
         uint64_t n = MIN(b.size, b.end - pos);
         uint64_t from = MAX(pos, offset), to = MIN(pos + n, offset + iov->size);
 
+        if (pos != b.start) {
+            co_share(n);
+        }
         ret = co_read_ends(node, &b, pos, n, from, to, id);
         if (ret == 0) {
             block_iov_read(iov, from - offset, b.buffer + (from - pos), to - from);
@@ -288,6 +297,9 @@ int co_bounce_zeroes(struct block_node *node, uint64_t offset, uint64_t length, 
         ret = block_co_pwritev(node, offset, &iov, flags & BLOCK_REQ_FUA, 0);
         offset += iov.size;
         length -= iov.size;
+        if (length) {
+            co_share(BLOCK_SHORT); /* as above */
+        }
     }
     return ret;
 }

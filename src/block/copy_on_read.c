@@ -223,6 +223,9 @@ static int co_read_and_copy(struct block_node *node, uint64_t offset, uint64_t l
     uint64_t end = MIN(align_up(offset + length, s->cluster), block_length(node));
     int ret = -ENOMEM;
 
+    if (end - start > BLOCK_SHORT) {
+        co_share(end - start); /* in a buffer */
+    }
     co_track_begin_serialising(&s->tracker, &track, start, end - start);
     /* Not before: those who wait for others need none yet. */
     char *buffer = co_bounce_line_alloc(&s->copies, end - start);
@@ -272,6 +275,9 @@ static int cor_co_preadv(struct block_node *node, uint64_t offset, const struct 
         uint64_t at = offset + done, n = iov->size - done;
         bool is_zero;
 
+        if (done) {
+            co_share(BLOCK_SHORT); /* each may be done at once */
+        }
         ret = writable ? co_wants_copy(node, at, &n, &is_zero) : 0;
         if (ret > 0) {
             n = MIN(n, piece - at % piece);

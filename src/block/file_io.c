@@ -88,6 +88,7 @@ static int64_t co_submit_iov(struct file_state *s, enum aio_op op, uint64_t offs
         .iov = iov->iov,
         .niov = iov->niov,
         .offset = offset,
+        .length = iov->size,
         .id = id,
     };
 

@@ -111,7 +111,7 @@ static int co_write_as_zeroes(struct block_node *node, uint64_t offset, const st
 {
     unsigned unmap = node->flags & BLOCK_OPEN_DETECT_UNMAP ? BLOCK_REQ_MAY_UNMAP : 0;
 
-    if (flags & BLOCK_REQ_COMPRESSED || !block_iov_is_zero(iov)) {
+    if (flags & BLOCK_REQ_COMPRESSED || !co_block_iov_is_zero(iov)) {
         return -ENOTSUP;
     }
     return block_co_write_zeroes(node, offset, iov->size, flags | unmap | BLOCK_REQ_NO_FALLBACK);

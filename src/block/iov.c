@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "aio/coroutine.h"
 #include "base/range.h"
 
 /* Where `offset` lies: the index of its buffer; *skip: the bytes of that buffer before it. */
@@ -60,6 +61,21 @@ void block_iov_zero(const struct block_iov *iov, uint64_t offset, uint64_t lengt
             continue;
         }
         memset((char *)iov->iov[i].iov_base + skip, 0, n);
+        length -= n;
+    }
+}
+
+void co_block_iov_zero(const struct block_iov *iov, uint64_t offset, uint64_t length)
+{
+    if (length <= BLOCK_SHORT) {
+        block_iov_zero(iov, offset, length);
+        return;
+    }
+    while (length) {
+        uint64_t n = MIN(length, CO_SHARE_PIECE);
+        co_share(n);
+        block_iov_zero(iov, offset, n);
+        offset += n;
         length -= n;
     }
 }

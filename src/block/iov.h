@@ -8,6 +8,8 @@
 
 #include "block/driver.h"
 
+#define BLOCK_SHORT 65536 /* bytes that may be worked on without co_share() */
+
 /* `iov` becomes the list of one buffer. */
 static inline struct block_iov block_iov_of(struct iovec *iov, void *buffer, size_t size)
 {
@@ -18,6 +20,8 @@ static inline struct block_iov block_iov_of(struct iovec *iov, void *buffer, siz
 void block_iov_read(const struct block_iov *iov, uint64_t offset, void *to, size_t length);
 void block_iov_write(const struct block_iov *iov, uint64_t offset, const void *from, size_t length);
 void block_iov_zero(const struct block_iov *iov, uint64_t offset, uint64_t length);
+/* The same in a coroutine, for what may be long: in turns with the loop's other work. */
+void co_block_iov_zero(const struct block_iov *iov, uint64_t offset, uint64_t length);
 
 /* Fills `out` with at most max_iov buffers that cover a beginning of [offset, offset + length);
  * returns how many bytes they cover. */

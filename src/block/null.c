@@ -65,7 +65,7 @@ static int null_co_preadv(struct block_node *node, uint64_t offset, const struct
 
     co_null_wait(s);
     if (s->read_zeroes) {
-        block_iov_zero(iov, 0, iov->size);
+        co_block_iov_zero(iov, 0, iov->size);
     }
     return 0;
 }

@@ -4,6 +4,10 @@
 
 #include <string.h>
 
+#include "aio/coroutine.h"
+#include "base/range.h"
+#include "block/iov.h"
+
 #define STRIDE 256 /* bytes between two branches */
 
 /* As wide as the processor likes: the compiler cuts it into what there is. */
@@ -55,11 +59,24 @@ bool block_bytes_are_zero(const void *data, size_t size)
     return true; /* the last 8 bytes are known */
 }
 
-bool block_iov_is_zero(const struct block_iov *iov)
+/* What is not zero mostly shows at once: only who has looked for a while waits for a turn. */
+bool co_block_iov_is_zero(const struct block_iov *iov)
 {
+    uint64_t seen = 0;
+
     for (int i = 0; i < iov->niov; i++) {
-        if (!block_bytes_are_zero(iov->iov[i].iov_base, iov->iov[i].iov_len)) {
-            return false;
+        const char *p = iov->iov[i].iov_base;
+        for (uint64_t left = iov->iov[i].iov_len; left;) {
+            uint64_t n = MIN(left, seen < BLOCK_SHORT ? BLOCK_SHORT : CO_SHARE_PIECE);
+            if (seen >= BLOCK_SHORT) {
+                co_share(n);
+            }
+            if (!block_bytes_are_zero(p, n)) {
+                return false;
+            }
+            p += n;
+            left -= n;
+            seen += n;
         }
     }
     return true;

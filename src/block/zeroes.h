@@ -7,6 +7,7 @@
 
 /* Looks at a few places first, so data that is not zero costs little. */
 bool block_bytes_are_zero(const void *data, size_t size);
-bool block_iov_is_zero(const struct block_iov *iov);
+/* In turns with the loop's other work. */
+bool co_block_iov_is_zero(const struct block_iov *iov);
 
 #endif

@@ -402,6 +402,83 @@ static void test_call_co(void **state)
     assert_int_equal(r.count, 1000);
 }
 
+/* ---- long work ------------------------------------------------------------------------------ */
+
+#define WORKERS 20
+#define MIB     1048576
+
+struct work {
+    unsigned pieces[WORKERS]; /* done, of 40 */
+    unsigned total, next, ended;
+    unsigned others; /* what else the loop did */
+    struct aio_bh *bh;
+};
+
+static void work_long(void *opaque)
+{
+    struct work *work = opaque;
+    unsigned self = work->next++;
+    for (int i = 0; i < 40; i++) {
+        co_share(MIB);
+        work->pieces[self]++;
+        work->total++;
+    }
+    work->ended++;
+}
+
+static void do_other_work(void *opaque)
+{
+    struct work *work = opaque;
+    work->others++;
+    bh_schedule(work->bh);
+}
+
+/* However many work long: in each step of the loop they get their share and no more, in turns, and the
+ * rest of its work comes in between. */
+static void test_share(void **state)
+{
+    struct kit *kit = kit_of(state);
+    struct work work = {.total = 0};
+    work.bh = bh_new(kit->loop, do_other_work, &work);
+    bh_schedule(work.bh);
+    for (int i = 0; i < WORKERS; i++) {
+        coroutine_enter(coroutine_new(work_long, &work));
+    }
+    assert_in_range(work.total, 1, 16);
+    for (unsigned before; work.ended < WORKERS;) {
+        before = work.total;
+        aio_loop_poll(kit->loop, false);
+        assert_in_range(work.total - before, 1, 2 * 16); /* two steps */
+        /* The first one was alone for a share, which the others never make up for. */
+        for (int i = 1; i < WORKERS && work.ended == 0; i++) {
+            assert_in_range(work.pieces[0] - work.pieces[i], 15, 17);
+        }
+    }
+    assert_in_range(work.others, WORKERS * 40 / 16, WORKERS * 40);
+    bh_delete(work.bh);
+    kit_poll_all(kit->loop);
+}
+
+/* A piece that is longer than the share is done all the same; who comes from time to time waits for
+ * nobody. */
+static void share_alone(void *opaque)
+{
+    co_share(UINT64_MAX);
+    ++*(int *)opaque;
+    co_share(1);
+    ++*(int *)opaque;
+}
+
+static void test_share_alone(void **state)
+{
+    struct kit *kit = kit_of(state);
+    int steps = 0;
+    coroutine_enter(coroutine_new(share_alone, &steps));
+    assert_int_equal(steps, 1);
+    kit_poll_all(kit->loop);
+    assert_int_equal(steps, 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -418,6 +495,8 @@ int main(void)
         BOTH_ENGINES(test_wakes_race_with_yields),
         BOTH_ENGINES(test_sleep),
         BOTH_ENGINES(test_call_co),
+        BOTH_ENGINES(test_share),
+        BOTH_ENGINES(test_share_alone),
     };
     return KIT_MAIN("coroutine", tests);
 }

@@ -39,17 +39,47 @@ static void bytes(void **state)
     }
 }
 
+static int co_is_zero(void *opaque)
+{
+    return co_block_iov_is_zero(opaque);
+}
+
+static bool iov_is_zero(struct block_iov *iov)
+{
+    return block_run(co_is_zero, iov);
+}
+
 static void lists(void **state)
 {
     struct iovec vec[3] = {{buffer, 1000}, {NULL, 0}, {buffer + 2000, 7}};
     struct block_iov iov = {.iov = vec, .niov = 3, .size = 1007};
 
-    assert_true(block_iov_is_zero(&iov));
+    assert_true(iov_is_zero(&iov));
     buffer[2006] = 1;
-    assert_false(block_iov_is_zero(&iov));
+    assert_false(iov_is_zero(&iov));
     buffer[2006] = 0;
     buffer[2007] = 1;
-    assert_true(block_iov_is_zero(&iov));
+    assert_true(iov_is_zero(&iov));
+}
+
+/* In several pieces, the first of which is short. */
+static void long_lists(void **state)
+{
+    const size_t size = 3 * MiB + 12345;
+    char *bytes = calloc(1, size);
+    struct iovec vec[3] = {{bytes, 10}, {bytes + 10, size - 30}, {bytes + size - 20, 20}};
+    struct block_iov iov = {.iov = vec, .niov = 3, .size = size};
+    const size_t places[] = {0,         9,       10,          65535,           65536,
+                             65546,     65547,   MiB + 65545, 2 * MiB + 70000, size - 21,
+                             size - 20, size - 1};
+
+    assert_true(iov_is_zero(&iov));
+    for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+        bytes[places[i]] = 1;
+        assert_false(iov_is_zero(&iov));
+        bytes[places[i]] = 0;
+    }
+    free(bytes);
 }
 
 static struct block_backend *open_with(const char *options)
@@ -165,6 +195,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(bytes, setup, kit_teardown),
         cmocka_unit_test_setup_teardown(lists, setup, kit_teardown),
+        cmocka_unit_test_setup_teardown(long_lists, setup, kit_teardown),
         cmocka_unit_test_setup_teardown(writes_become_zeroes, setup, kit_teardown),
         cmocka_unit_test_setup_teardown(unmap, setup, kit_teardown),
         cmocka_unit_test_setup_teardown(off, setup, kit_teardown),

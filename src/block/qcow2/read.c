@@ -35,7 +35,7 @@ __attribute__((noinline)) static int co_read_end(struct block_node *file, uint64
         }
         done += piece.size;
     }
-    block_iov_zero(iov, there, iov->size - there);
+    co_block_iov_zero(iov, there, iov->size - there);
     return 0;
 }
 
@@ -65,11 +65,11 @@ static int co_read_extent(struct block_node *node, uint64_t offset,
             block_debug_event(node->file, BLOCK_EVENT_READ_BACKING_AIO);
             return co_read_within(node->backing, offset, iov, id);
         }
-        block_iov_zero(iov, 0, iov->size);
+        co_block_iov_zero(iov, 0, iov->size);
         return 0;
     case QCOW2_ZERO_PLAIN:
     case QCOW2_ZERO_ALLOC:
-        block_iov_zero(iov, 0, iov->size);
+        co_block_iov_zero(iov, 0, iov->size);
         return 0;
     case QCOW2_INVALID:
         break;
@@ -122,6 +122,9 @@ static int co_read_pieces(struct block_node *node, uint64_t offset, const struct
 
     for (uint64_t done = 0; ret == 0 && !tasks.ret;) {
         uint64_t length = here.extent.length;
+        if (done) {
+            co_share(BLOCK_SHORT); /* each may be done at once */
+        }
         here.done = done;
         if (done + length < iov->size && takes_time(node, &here.extent)) {
             struct read_piece *p = xnew(struct read_piece);

@@ -531,6 +531,9 @@ static int co_write_all(struct block_node *node, uint64_t offset, const struct b
     int ret = 0;
 
     for (uint64_t done = 0; done < iov->size && ret == 0 && !tasks.ret;) {
+        if (done) {
+            co_share(BLOCK_SHORT); /* each may be done at once */
+        }
         ret = co_qcow2_balance(node);
         if (ret < 0) {
             break;

@@ -219,6 +219,7 @@ static int co_change(const struct change *c, uint64_t offset, uint64_t length)
 
     while (length && ret == 0) {
         uint64_t n = length;
+        co_share(BLOCK_SHORT); /* a slice */
         ret = co_qcow2_balance(c->node);
         if (ret < 0) {
             break;

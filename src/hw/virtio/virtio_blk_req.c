@@ -28,6 +28,7 @@
 #define HEADER_SIZE     sizeof(struct virtio_blk_outhdr)
 #define MERGE_IOV_MAX   1024 /* IOV_MAX */
 #define MERGE_BYTES_MAX (16 * MiB)
+#define PASS_BYTES      (32 * MiB) /* of requests that are taken from the queue in one go */
 #define LINGER_NS       1000
 #define LINGER_TRUST    8
 #define LINGER_REST     64
@@ -584,13 +585,22 @@ static bool start_request(struct virtio_blk_request *request)
 
 /* ---- the queue ------------------------------------------------------------------------------ */
 
-/* At most a queue full at once, and no more looks than that at an index that the driver turns back
- * and forth: the loop's other handlers have their turn. */
+/* False: nothing is left. */
+static bool spend(uint64_t *budget, uint64_t cost)
+{
+    *budget -= MIN(*budget, cost);
+    return *budget;
+}
+
+/* At most a queue full of short requests at once, and no more looks than that at an index that the
+ * driver turns back and forth: the loop's other handlers have their turn. Long ones count for more, as
+ * there may be work on all their bytes before they wait. */
 void virtio_blk_handle_queue(struct virtio_queue *queue)
 {
     struct virtio_blk *blk = virtio_blk_of(queue->vdev);
     struct virtq *vq = &queue->vq;
-    unsigned budget = vq->size;
+    const uint64_t least = PASS_BYTES / vq->size;
+    uint64_t budget = PASS_BYTES, cost;
     enum virtq_pop_result result;
 
     blk->is_popping = true;
@@ -601,14 +611,17 @@ void virtio_blk_handle_queue(struct virtio_queue *queue)
             result = virtq_pop(vq, &request->element);
             if (result != VIRTQ_POPPED) {
                 free_request(request);
-            } else if (!start_request(request)) {
+                break;
+            }
+            cost = MAX(request->element.out_bytes + request->element.in_bytes, least);
+            if (!start_request(request)) {
                 virtq_discard(vq, &request->element);
                 free_request(request);
                 virtq_break(vq, "a virtio-blk request without header or status");
                 result = VIRTQ_BROKEN;
             }
-        } while (result == VIRTQ_POPPED && --budget);
-    } while (result == VIRTQ_EMPTY && virtio_queue_end(queue) && --budget);
+        } while (result == VIRTQ_POPPED && spend(&budget, cost));
+    } while (result == VIRTQ_EMPTY && virtio_queue_end(queue) && spend(&budget, least));
     submit_batch(blk);
     blk->is_popping = false;
     notify_soon(blk);
