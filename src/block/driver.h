@@ -118,8 +118,8 @@ struct block_driver {
 
     /* opts: the node's own options, without driver, node-name, cache.*, read-only; children are
      * opened by the driver through block_node_open_child(). May take BLOCK_OPEN_RDWR out of
-     * node->flags if auto-read-only is on and writing can never be. Main loop, not in a coroutine; close comes only after a
-     * successful open. */
+     * node->flags if auto-read-only is on and writing can never be. Main loop, not in a coroutine; close
+     * comes only after a successful open. */
     bool (*open)(struct block_node *node, struct options *opts, struct error **errp);
     void (*close)(struct block_node *node);
     /* The process is to end, and nobody uses the node yet: requests that wait for others (a server) end

@@ -339,7 +339,7 @@ json_t *qmp_qom_list(json_t *args, struct error **errp)
     case PLACE_DEVICE:
         append_properties(list, place.dev->type);
         if (place.dev->type->backend_name) {
-            append_child(list, BACKEND + 1, place.dev->type->backend_name);
+            append_child(list, &BACKEND[1], place.dev->type->backend_name);
         }
         break;
     case PLACE_BACKEND:
