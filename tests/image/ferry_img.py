@@ -1275,7 +1275,7 @@ def full_with_bitmap(p, long):
     """An image with a bitmap, in storage without room for a cluster: it can be written to, and keeps the
     bitmap unless that has new bits."""
     p.prepare("create -q -f qcow2 a.qcow2 1M", "io a.qcow2 write -P 1 0 1M", "bitmap --add a.qcow2 one",
-              "bitmap --add --disable a.qcow2 two", "create -q -f qcow2 -b a.qcow2 -F qcow2 top.qcow2",
+              "create -q -f qcow2 -b a.qcow2 -F qcow2 top.qcow2",
               "io top.qcow2 write -P 7 64k 64k")
     image, ferry_io = p.ours / "a.qcow2", p.program.with_name("ferry-io")
     os.truncate(image, (image.stat().st_size + 511) // 512 * 512)
