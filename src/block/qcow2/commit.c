@@ -25,7 +25,7 @@
 #define MIN_DIRTY          256u /* slices; fewer are no reason to write */
 #define MAX_FREES          16384u
 #define MAX_CLEAN_COMMITS  16
-#define MAX_ROOM_MS        256 /* the last of the waits, which double */
+#define MAX_ROOM_MS        4096 /* the last of the waits, which double */
 
 /* Copies of dirty slices, sorted by offset. */
 struct slices {

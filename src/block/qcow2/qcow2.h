@@ -325,7 +325,7 @@ void qcow2_alloc_end(struct qcow2_state *s, struct qcow2_alloc *alloc);
  * Without lock and commit_lock. */
 int co_qcow2_commit(struct block_node *node, bool flush);
 /* After -ENOSPC: clusters that wait to be free become so, which takes as long as others use them, at
- * most half a second. -ENOSPC: there are none. Without lock, outside of an epoch. */
+ * most 8 seconds. -ENOSPC: there are none. Without lock, outside of an epoch. */
 int co_qcow2_make_room(struct block_node *node);
 /* Before more changes of metadata: writes those there are if they are too many. If it fails, none may
  * be added, or they would fill the memory of a host whose disk is full. Without lock, outside of an
