@@ -217,37 +217,12 @@ static uint64_t bytes_in_child(struct block_node *node, uint64_t offset, uint64_
     return offset >= total ? 0 : MIN(length, total - offset);
 }
 
-static int co_read_part(struct block_node *node, uint64_t offset, const struct block_iov *iov,
-                        uint64_t size, unsigned flags, uint64_t id)
-{
-    struct block_iov part = {.size = size};
-    int ret = 0;
-
-    if (size) {
-        struct iovec *vec = calloc((size_t)iov->niov, sizeof(*vec));
-        if (!vec) {
-            return -ENOMEM;
-        }
-        part.iov = vec;
-        block_iov_slice(iov, 0, size, vec, iov->niov, &part.niov);
-        ret = block_co_preadv(node->file, offset, &part, flags, id);
-        free(vec);
-    }
-    block_iov_zero(iov, size, iov->size - size);
-    return ret;
-}
-
 static int blkdebug_co_preadv(struct block_node *node, uint64_t offset, const struct block_iov *iov,
                               unsigned flags, uint64_t id)
 {
     int ret = co_check(node->state, BLKDEBUG_READ, offset, iov->size);
 
-    if (ret < 0) {
-        return ret;
-    }
-    uint64_t size = bytes_in_child(node, offset, iov->size);
-    return size == iov->size ? block_co_preadv(node->file, offset, iov, flags, id)
-                             : co_read_part(node, offset, iov, size, flags, id);
+    return ret < 0 ? ret : block_co_preadv_padded(node->file, offset, iov, flags, id);
 }
 
 /* A change of the child with its two records. data: of a write, in one piece. */

@@ -10,13 +10,17 @@
  */
 #include <errno.h>
 
+#include "base/alloc.h"
 #include "base/range.h"
 #include "block/bitmap.h"
 #include "block/bounce.h"
 #include "block/debug.h"
+#include "block/iov.h"
 #include "block/node.h"
 #include "block/zeroes.h"
 #include "trace/trace.h"
+
+#define PIECE_IOV 64 /* of a list, copied at once */
 
 #define likely(x)   __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
@@ -37,6 +41,39 @@ int block_co_preadv(struct block_node *node, uint64_t offset, const struct block
         return node->driver->co_preadv(node, offset, iov, flags, id);
     }
     return co_bounce_read(node, offset, iov, flags, id);
+}
+
+/* No arrays on the stack of who reads: backing chains are read by recursion. */
+__attribute__((noinline)) static int co_read_end(struct block_node *node, uint64_t offset,
+                                                 const struct block_iov *iov, uint64_t length,
+                                                 unsigned flags, uint64_t id)
+{
+    unsigned most = MIN(iov->niov, PIECE_IOV);
+    autofree struct iovec *vec = xreallocarray(NULL, most, sizeof(*vec));
+    uint64_t there = offset < length ? length - offset : 0;
+
+    for (uint64_t done = 0; done < there;) {
+        struct block_iov piece = {.iov = vec};
+        piece.size = block_iov_slice(iov, done, there - done, vec, (int)most, &piece.niov);
+        int ret = block_co_preadv(node, offset + done, &piece, flags, id);
+        if (ret < 0) {
+            return ret;
+        }
+        done += piece.size;
+    }
+    co_block_iov_zero(iov, there, iov->size - there);
+    return 0;
+}
+
+int block_co_preadv_padded(struct block_node *node, uint64_t offset, const struct block_iov *iov,
+                           unsigned flags, uint64_t id)
+{
+    uint64_t length = block_length(node);
+
+    if (likely(range_fits(offset, iov->size, length))) {
+        return block_co_preadv(node, offset, iov, flags, id);
+    }
+    return co_read_end(node, offset, iov, length, flags, id);
 }
 
 /* The end of a node that grows follows what is written to it. */

@@ -178,6 +178,9 @@ void block_node_drain_end(struct block_node *node);
  * drivers (to their children). id: of the request, for tracing, or 0. */
 int block_co_preadv(struct block_node *node, uint64_t offset, const struct block_iov *iov,
                     unsigned flags, uint64_t id);
+/* The same where the node may end within the range, or before it: what is behind its end is zeroes. */
+int block_co_preadv_padded(struct block_node *node, uint64_t offset, const struct block_iov *iov,
+                           unsigned flags, uint64_t id);
 int block_co_pwritev(struct block_node *node, uint64_t offset, const struct block_iov *iov,
                      unsigned flags, uint64_t id);
 int block_co_flush(struct block_node *node, uint64_t id);

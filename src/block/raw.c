@@ -149,38 +149,13 @@ static uint64_t bytes_in_child(const struct block_node *node, uint64_t offset, u
     return begin >= total ? 0 : MIN(length, total - begin);
 }
 
-static int raw_co_read_end(struct block_node *node, uint64_t offset, const struct block_iov *iov,
-                           uint64_t size, unsigned flags, uint64_t id)
-{
-    const struct raw_state *s = node->state;
-    struct block_iov part = {.size = size};
-    int ret = 0;
-
-    if (size) {
-        struct iovec *vec = calloc((size_t)iov->niov, sizeof(*vec));
-        if (!vec) {
-            return -ENOMEM;
-        }
-        part.iov = vec;
-        block_iov_slice(iov, 0, size, vec, iov->niov, &part.niov);
-        ret = block_co_preadv(node->file, s->offset + offset, &part, flags, id);
-        free(vec);
-    }
-    block_iov_zero(iov, size, iov->size - size);
-    return ret;
-}
-
 static int raw_co_preadv(struct block_node *node, uint64_t offset, const struct block_iov *iov,
                          unsigned flags, uint64_t id)
 {
     const struct raw_state *s = node->state;
 
     block_debug_event(node->file, BLOCK_EVENT_READ_AIO);
-    uint64_t size = bytes_in_child(node, offset, iov->size);
-    if (size < iov->size) {
-        return raw_co_read_end(node, offset, iov, size, flags, id);
-    }
-    return block_co_preadv(node->file, s->offset + offset, iov, flags, id);
+    return block_co_preadv_padded(node->file, s->offset + offset, iov, flags, id);
 }
 
 /* A write that begins in the first sector of a probed image. */

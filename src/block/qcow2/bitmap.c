@@ -108,8 +108,8 @@ static int co_mark_in_use(struct block_node *node, struct error **errp)
     }
     int ret = 0;
     if (any) {
-        ret = (s->bitmap_dir_unsure ? co_qcow2_write_bitmap_dir : co_qcow2_rewrite_bitmap_dir)(
-            node, s->bitmaps, s->bitmap_count);
+        ret = s->bitmap_dir_unsure ? co_qcow2_write_bitmap_dir(node, s->bitmaps, s->bitmap_count)
+                                   : co_qcow2_rewrite_bitmap_dir(node, s->bitmaps, s->bitmap_count);
     }
     if (ret < 0) {
         error_set_errno(errp, -ret, "Could not mark the bitmaps of '%s' as in use", node->filename);
@@ -309,8 +309,8 @@ bool qcow2_keep_bitmaps(struct block_node *node, struct error **errp)
     }
     int ret = block_run(co_keep, node);
     if (ret < 0) {
-        for (struct block_bitmap *b = node->bitmaps; b;
-             b = b->next) { /* the others may be stored */
+        /* The others may be stored. */
+        for (struct block_bitmap *b = node->bitmaps; b; b = b->next) {
             b->persistent = b->persistent && b->kept;
         }
         error_set_errno(errp, -ret, "Could not store bitmaps in '%s'", node->filename);

@@ -18,38 +18,6 @@
 /* Backing chains are read by recursion, a level being in the frames of the one above: no arrays in
  * any that stays on the stack while the next level reads. */
 
-/* Of a file, the last part: what lies behind its end is zeroes. */
-__attribute__((noinline)) static int co_read_end(struct block_node *file, uint64_t offset,
-                                                 const struct block_iov *iov, uint64_t length,
-                                                 uint64_t id)
-{
-    unsigned most = MIN(iov->niov, PIECE_IOV);
-    autofree struct iovec *vec = xreallocarray(NULL, most, sizeof(*vec));
-    uint64_t there = offset < length ? length - offset : 0;
-    for (uint64_t done = 0; done < there;) {
-        struct block_iov piece = {.iov = vec};
-        piece.size = block_iov_slice(iov, done, there - done, vec, most, &piece.niov);
-        int ret = block_co_preadv(file, offset + done, &piece, 0, id);
-        if (ret < 0) {
-            return ret;
-        }
-        done += piece.size;
-    }
-    co_block_iov_zero(iov, there, iov->size - there);
-    return 0;
-}
-
-static int co_read_within(struct block_node *file, uint64_t offset, const struct block_iov *iov,
-                          uint64_t id)
-{
-    uint64_t length = block_length(file);
-
-    if (likely(range_fits(offset, iov->size, length))) {
-        return block_co_preadv(file, offset, iov, 0, id);
-    }
-    return co_read_end(file, offset, iov, length, id);
-}
-
 static int co_read_extent(struct block_node *node, uint64_t offset,
                           const struct qcow2_extent *extent, const struct block_iov *iov,
                           uint64_t id)
@@ -57,13 +25,13 @@ static int co_read_extent(struct block_node *node, uint64_t offset,
     switch (extent->kind) {
     case QCOW2_NORMAL:
         block_debug_event(node->file, BLOCK_EVENT_READ_AIO);
-        return co_read_within(qcow2_of(node)->data_file, extent->host, iov, id);
+        return block_co_preadv_padded(qcow2_of(node)->data_file, extent->host, iov, 0, id);
     case QCOW2_COMPRESSED_DATA:
         return co_qcow2_read_compressed(node, offset, extent->entry, iov);
     case QCOW2_UNALLOCATED:
         if (node->backing) {
             block_debug_event(node->file, BLOCK_EVENT_READ_BACKING_AIO);
-            return co_read_within(node->backing, offset, iov, id);
+            return block_co_preadv_padded(node->backing, offset, iov, 0, id);
         }
         co_block_iov_zero(iov, 0, iov->size);
         return 0;
